@@ -1,0 +1,1 @@
+"""Scout: bandwidth-adaptive KV-cache transport for edge-cloud LLM inference."""
