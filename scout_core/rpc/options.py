@@ -1,0 +1,67 @@
+"""gRPC channel and server options as typed constants.
+
+A misspelt option key is ignored by grpc in silence (STYLE, trap 11), so every key is spelt once,
+here, and each has a test that observes its effect or its acceptance.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+MIB: Final = 1024 * 1024
+MAX_CHUNK_BYTES: Final = MIB
+"""Largest chunk a peer may send; 256 KiB is the normal size (STYLE, trap 15)."""
+MAX_MESSAGE_BYTES: Final = 4 * MIB
+"""Cap for every message in both directions; the sender fails first, before bytes cross the link."""
+
+IntegerOption = tuple[str, int]
+
+
+class ChannelRole(Enum):
+    """What a channel is for. The roles differ in one argument, so that each has a connection of
+    its own and data never delays control (STYLE, trap 19)."""
+
+    CONTROL = "control"
+    DATA = "data"
+    APPLICATION = "application"
+
+
+KEEPALIVE: Final[tuple[IntegerOption, ...]] = (
+    ("grpc.keepalive_time_ms", 4_000),
+    ("grpc.keepalive_timeout_ms", 4_000),
+    ("grpc.http2.ping_timeout_ms", 4_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+"""A dead link is noticed by the transport as well as by heartbeats (STYLE, trap 10)."""
+
+SIZE_LIMITS: Final[tuple[IntegerOption, ...]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+
+
+def channel_options(role: ChannelRole) -> list[tuple[str, int | str]]:
+    """Options for a client channel of the given role."""
+    options: list[tuple[str, int | str]] = [*SIZE_LIMITS, *KEEPALIVE]
+    options.append(("grpc.primary_user_agent", f"scout-{role.value}"))
+    # Retries keep a copy of everything sent (trap 18); sessions resume by themselves.
+    options.append(("grpc.enable_retries", 0))
+    options.append(("grpc.use_local_subchannel_pool", 1))
+    # Reconnect at once after a drop: the payload waits for it.
+    options.append(("grpc.initial_reconnect_backoff_ms", 200))
+    options.append(("grpc.min_reconnect_backoff_ms", 200))
+    options.append(("grpc.max_reconnect_backoff_ms", 2_000))
+    return options
+
+
+def server_options() -> list[tuple[str, int | str]]:
+    """Options for a server; it must permit the pings its clients send (trap 11)."""
+    return [
+        *SIZE_LIMITS,
+        *KEEPALIVE,
+        ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
+        ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.so_reuseport", 0),
+    ]
