@@ -83,7 +83,7 @@ def _guard(behaviour: Any, method: str) -> Any:
         try:
             _require_deadline(context, method)
             response = await behaviour(request, context)
-        except BaseException as error:  # re-raised or turned into a status, never swallowed
+        except BaseException as error:  # noqa: BLE001 - becomes a status or is re-raised
             await _end_with_status(error, context, method, started_s)
         _log_call(method, "OK", started_s)
         return response
@@ -94,7 +94,7 @@ def _guard(behaviour: Any, method: str) -> Any:
             _require_deadline(context, method)
             async for response in behaviour(request, context):
                 yield response
-        except BaseException as error:  # re-raised or turned into a status, never swallowed
+        except BaseException as error:  # noqa: BLE001 - becomes a status or is re-raised
             await _end_with_status(error, context, method, started_s)
         _log_call(method, "OK", started_s)
 

@@ -1,0 +1,265 @@
+"""Session messages to protocol events, and protocol actions to session messages.
+
+The one place where the wire's fields meet the state machines' plain values. It decides nothing:
+a field that makes no sense to anyone (an unknown mode, a malformed id) is a RemoteProtocolError;
+whether a request is acceptable is the daemons' business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from scout.v1 import transport_pb2, types_pb2
+
+from scout_core.errors import RemoteProtocolError
+from scout_core.modes import AgentId, ContextHash, ModelFingerprint, SessionId
+from scout_core.protocol import actions, events
+from scout_core.protocol.answer import AnswerSummary, AnswerToken, FinishReason
+from scout_core.protocol.opening import ContextState, Offer, OpenParameters
+from scout_core.rpc.messages import (
+    EXECUTION_TO_WIRE,
+    MODE_TO_WIRE,
+    decode,
+    execution_from_wire,
+    mode_from_wire,
+)
+from scout_core.sampling import SamplingOptions
+
+ValueT = TypeVar("ValueT")
+
+SESSION_ID: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+MICROSECONDS: Final = 1_000_000
+MILLISECONDS: Final = 1_000
+HASH_BYTES: Final = 32
+
+STATE_TO_WIRE: Final[Mapping[ContextState, types_pb2.ContextState]] = {
+    ContextState.ABSENT: types_pb2.CONTEXT_STATE_ABSENT,
+    ContextState.TOKENS: types_pb2.CONTEXT_STATE_TOKENS,
+    ContextState.KV: types_pb2.CONTEXT_STATE_KV,
+}
+STATE_FROM_WIRE: Final[Mapping[int, ContextState]] = {v: k for k, v in STATE_TO_WIRE.items()}
+
+REASON_TO_WIRE: Final[Mapping[FinishReason, types_pb2.FinishReason]] = {
+    FinishReason.END_OF_TEXT: types_pb2.FINISH_REASON_END_OF_TEXT,
+    FinishReason.MAX_TOKENS: types_pb2.FINISH_REASON_MAX_TOKENS,
+}
+REASON_FROM_WIRE: Final[Mapping[int, FinishReason]] = {v: k for k, v in REASON_TO_WIRE.items()}
+
+EdgeSend = actions.SendOpen | actions.SendChunk | actions.SendSwitch | actions.SendFinish
+CloudSend = (
+    actions.SendAccepted
+    | actions.SendCredit
+    | actions.SendAck
+    | actions.SendToken
+    | actions.SendDone
+)
+
+
+def encode_edge(action: EdgeSend) -> bytes:
+    """A SessionRequest, serialised."""
+    request = transport_pb2.SessionRequest()
+    match action:
+        case actions.SendOpen(parameters):
+            request.open.CopyFrom(_open_message(parameters))
+        case actions.SendChunk(offset, data, checksum):
+            request.chunk.offset = offset
+            request.chunk.data = data
+            request.chunk.checksum = checksum
+        case actions.SendSwitch(mode, retention, offset, cause):
+            request.switch.mode = MODE_TO_WIRE[mode]
+            request.switch.retention = retention
+            request.switch.offset = offset
+            request.switch.cause = cause
+        case actions.SendFinish(total_bytes, digest):
+            request.finish.payload_bytes = total_bytes
+            request.finish.digest = digest
+    return request.SerializeToString()
+
+
+def decode_edge(data: bytes) -> events.CloudPeerEvent:
+    """What the cloud's machine receives.
+
+    Raises:
+        RemoteProtocolError: the bytes or a field make no sense.
+    """
+    request = decode(transport_pb2.SessionRequest, data)
+    match request.WhichOneof("event"):
+        case "chunk":
+            chunk = request.chunk
+            return events.ChunkReceived(chunk.offset, chunk.data, chunk.checksum)
+        case "open":
+            return events.OpenReceived(_open_parameters(request.open))
+        case "switch":
+            switch = request.switch
+            return events.SwitchReceived(
+                mode_from_wire(switch.mode), switch.retention, switch.offset, switch.cause
+            )
+        case "finish":
+            return events.FinishReceived(request.finish.payload_bytes, request.finish.digest)
+        case _:
+            raise RemoteProtocolError(
+                "An empty session message; run the same version at both ends."
+            )
+
+
+def encode_cloud(action: CloudSend) -> bytes:
+    """A SessionResponse, serialised."""
+    response = transport_pb2.SessionResponse()
+    match action:
+        case actions.SendAccepted(context_state, resume_offset, credit_bytes, queue_s):
+            response.accepted.context_state = STATE_TO_WIRE[context_state]
+            response.accepted.resume_offset = resume_offset
+            response.accepted.credit_bytes = credit_bytes
+            response.accepted.queue_s = queue_s
+        case actions.SendCredit(credit_bytes):
+            response.credit.credit_bytes = credit_bytes
+        case actions.SendAck(received_bytes, arrival_us):
+            response.ack.received_bytes = received_bytes
+            response.ack.arrival_us = arrival_us
+        case actions.SendToken(token):
+            response.token.text = token.text
+            response.token.token_id = token.token_id
+        case actions.SendDone(summary):
+            response.done.CopyFrom(_done_message(summary))
+    return response.SerializeToString()
+
+
+def decode_cloud(data: bytes) -> events.EdgePeerEvent:
+    """What the edge's machine receives.
+
+    Raises:
+        RemoteProtocolError: the bytes or a field make no sense.
+    """
+    response = decode(transport_pb2.SessionResponse, data)
+    match response.WhichOneof("event"):
+        case "ack":
+            return events.Acked(response.ack.received_bytes, response.ack.arrival_us)
+        case "credit":
+            return events.CreditGranted(response.credit.credit_bytes)
+        case "token":
+            token = response.token
+            return events.TokenReceived(AnswerToken(token.text, token.token_id))
+        case "accepted":
+            accepted = response.accepted
+            return events.Accepted(
+                _known(STATE_FROM_WIRE, accepted.context_state, "context state"),
+                accepted.resume_offset,
+                accepted.credit_bytes,
+                accepted.queue_s,
+            )
+        case "done":
+            return events.AnswerDone(_summary(response.done))
+        case _:
+            raise RemoteProtocolError(
+                "An empty session message; run the same version at both ends."
+            )
+
+
+def _open_message(parameters: OpenParameters) -> transport_pb2.Open:
+    sampling = parameters.sampling
+    return transport_pb2.Open(
+        session_id=parameters.session_id,
+        agent_id=parameters.agent_id,
+        model_fingerprint=parameters.model_fingerprint,
+        context_hash=parameters.context_hash,
+        context_tokens=parameters.context_tokens,
+        question=parameters.question,
+        mode=MODE_TO_WIRE[parameters.mode],
+        retention=parameters.retention,
+        execution=EXECUTION_TO_WIRE[parameters.execution],
+        sampling=types_pb2.Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            max_tokens=sampling.max_tokens,
+        ),
+        deadline_ms=round(parameters.deadline_s * MILLISECONDS),
+        expected_payload_bytes=parameters.expected_payload_bytes,
+        round_trip_us=round(parameters.round_trip_s * MICROSECONDS),
+        offers=[
+            transport_pb2.Offer(
+                mode=MODE_TO_WIRE[offer.mode],
+                retention=offer.retention,
+                payload_bytes=offer.payload_bytes,
+                expected_quality=offer.expected_quality,
+                edge_s=offer.edge_s,
+            )
+            for offer in parameters.offers
+        ],
+    )
+
+
+def _open_parameters(message: transport_pb2.Open) -> OpenParameters:
+    if not SESSION_ID.match(message.session_id):
+        raise RemoteProtocolError("session_id must be 1 to 64 characters of [A-Za-z0-9_-].")
+    if len(message.context_hash) != HASH_BYTES:
+        raise RemoteProtocolError(f"context_hash must have {HASH_BYTES} bytes.")
+    return OpenParameters(
+        session_id=SessionId(message.session_id),
+        agent_id=AgentId(message.agent_id),
+        model_fingerprint=ModelFingerprint(message.model_fingerprint),
+        context_hash=ContextHash(message.context_hash),
+        context_tokens=message.context_tokens,
+        question=message.question,
+        mode=mode_from_wire(message.mode),
+        retention=message.retention,
+        deadline_s=message.deadline_ms / MILLISECONDS,
+        execution=execution_from_wire(message.execution),
+        sampling=SamplingOptions(
+            temperature=message.sampling.temperature,
+            top_p=message.sampling.top_p or 1.0,
+            seed=message.sampling.seed,
+            max_tokens=message.sampling.max_tokens or 1,
+        ),
+        expected_payload_bytes=message.expected_payload_bytes,
+        round_trip_s=message.round_trip_us / MICROSECONDS,
+        offers=tuple(
+            Offer(
+                mode_from_wire(offer.mode),
+                offer.retention,
+                offer.payload_bytes,
+                offer.expected_quality,
+                offer.edge_s,
+            )
+            for offer in message.offers
+        ),
+    )
+
+
+def _done_message(summary: AnswerSummary) -> transport_pb2.Done:
+    return transport_pb2.Done(
+        finish_reason=REASON_TO_WIRE[summary.finish_reason],
+        answer_tokens=summary.answer_tokens,
+        inject_s=summary.inject_s,
+        prefill_s=summary.prefill_s,
+        queue_s=summary.queue_s,
+        decode_s=summary.decode_s,
+        uplink_bytes=summary.uplink_bytes,
+        execution=EXECUTION_TO_WIRE[summary.execution],
+        numerics=summary.numerics,
+        degradation=summary.degradation,
+    )
+
+
+def _summary(message: transport_pb2.Done) -> AnswerSummary:
+    return AnswerSummary(
+        finish_reason=_known(REASON_FROM_WIRE, message.finish_reason, "finish reason"),
+        answer_tokens=message.answer_tokens,
+        inject_s=message.inject_s,
+        prefill_s=message.prefill_s,
+        queue_s=message.queue_s,
+        decode_s=message.decode_s,
+        uplink_bytes=message.uplink_bytes,
+        execution=execution_from_wire(message.execution),
+        numerics=message.numerics,
+        degradation=message.degradation,
+    )
+
+
+def _known(table: Mapping[int, ValueT], value: int, name: str) -> ValueT:
+    found = table.get(value)
+    if found is None:
+        raise RemoteProtocolError(f"Unknown {name} {value}; run the same version at both ends.")
+    return found
