@@ -1,0 +1,387 @@
+"""The link emulator: a TCP proxy whose two directions behave like a slow, distant link.
+
+This module owns connections: it accepts, dials the upstream, joins the two sockets by a flow in
+each direction, passes on half-closes and resets, and offers live control and statistics. Bytes
+move in ``lane``; rate, queue and delay are ``link``'s. All connections share one bottleneck a
+direction, as the agents behind one access link do.
+
+What it is not: TCP's own reaction to the link (slow start, loss, retransmission) does not happen,
+because each side of the proxy is a local connection; a full queue blocks the sender instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from itertools import count
+from time import monotonic
+from types import TracebackType
+from typing import Self, assert_never
+
+from scout_core.errors import PeerUnavailableError, SettingsError
+from scout_core.testbed.lane import Lane, Pipe
+from scout_core.testbed.link import DEFAULT_QUEUE_BYTES, Bottleneck, DirectionConfig
+from scout_core.testbed.queueing import Discipline, Ending, FlowId
+from scout_core.testbed.schedule import RateSchedule
+
+SOCKET_BUFFER_BYTES = 64 * 1024
+"""Kernel buffers of the emulator's own sockets: small, so that a backlog lies in the emulated
+queue, where it is counted, and a blocked sender notices soon."""
+DIAL_TIMEOUT_S = 10.0
+LISTEN_BACKLOG = 128
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""SO_LINGER on, 0 s: close() sends RST and drops what is unsent (socket(7))."""
+
+
+class Direction(Enum):
+    """Which way over the link."""
+
+    UP = "up"
+    """From those who connect to the emulator to its upstream."""
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """A link of two directions.
+
+    Args:
+        up: rate from client to upstream; its time 0 is when the emulator starts.
+        down: rate back.
+        rtt_s: base round trip; each direction delays by half of it.
+        jitter_s: see ``DirectionConfig``; of each direction.
+        queue_bytes: of each direction.
+        discipline: how connections share each direction.
+        seed: of the jitter.
+    """
+
+    up: RateSchedule
+    down: RateSchedule
+    rtt_s: float = 0.0
+    jitter_s: float = 0.0
+    queue_bytes: int = DEFAULT_QUEUE_BYTES
+    discipline: Discipline = Discipline.FIFO
+    seed: int = 0
+
+    @classmethod
+    def constant(cls, up_mbps: float, down_mbps: float, rtt_s: float = 0.0) -> LinkConfig:
+        """A link of fixed rates with the default queue."""
+        return cls(RateSchedule.constant(up_mbps), RateSchedule.constant(down_mbps), rtt_s)
+
+    def direction(self, direction: Direction) -> DirectionConfig:
+        """What one direction's bottleneck needs; the two have unlike jitter."""
+        match direction:
+            case Direction.UP:
+                schedule, seed = self.up, 2 * self.seed
+            case Direction.DOWN:
+                schedule, seed = self.down, 2 * self.seed + 1
+            case _:
+                assert_never(direction)
+        return DirectionConfig(
+            schedule=schedule,
+            delay_s=self.rtt_s / 2,
+            jitter_s=self.jitter_s,
+            queue_bytes=self.queue_bytes,
+            discipline=self.discipline,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionStatistics:
+    """Counters since the start, and the present state, of one direction."""
+
+    accepted_bytes: int
+    delivered_bytes: int
+    queue_bytes: int
+    flying_bytes: int
+    rate_mbps: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """What the emulator did so far."""
+
+    up: DirectionStatistics
+    down: DirectionStatistics
+    open_connections: int
+    total_connections: int
+    resets: int
+
+
+class LinkEmulator:
+    """An emulated link in front of one upstream address; an async context manager.
+
+    Args:
+        config: the link.
+        upstream: host and port to dial for each accepted connection.
+        listen: host and port to listen on; port 0 picks a free one (see ``address``).
+
+    Raises:
+        SettingsError: on entry, an address that does not resolve or is in use.
+    """
+
+    def __init__(
+        self,
+        config: LinkConfig,
+        upstream: tuple[str, int],
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
+        self._config = config
+        self._upstream = upstream
+        self._listen = listen
+        self._listener: socket.socket | None = None
+        self._lanes: dict[Direction, Lane] = {}
+        self._upstream_addresses: deque[tuple[socket.AddressFamily, tuple[str, int]]] = deque()
+        self._connections: dict[FlowId, _Connection] = {}
+        self._next_flow = count()
+        self._total_connections = 0
+        self._resets = 0
+
+    async def __aenter__(self) -> Self:
+        self._upstream_addresses.extend(await _resolve(self._upstream))
+        family, address = (await _resolve(self._listen))[0]
+        self._listener = _open_listener(family, address)
+        now = monotonic()
+        for direction in Direction:
+            bottleneck = Bottleneck(self._config.direction(direction), now)
+            self._lanes[direction] = Lane(bottleneck, _Ends(self, direction))
+        asyncio.get_running_loop().add_reader(self._listener.fileno(), self._accept)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        listener = self._require_listener()
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+        listener.close()
+        self._listener = None
+        for connection in tuple(self._connections.values()):
+            self._discard(connection, reset=True)
+        for lane in self._lanes.values():
+            lane.shut()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port it listens on."""
+        host, port = self._require_listener().getsockname()[:2]
+        return str(host), int(port)
+
+    def set_rate(self, *, up_mbps: float | None = None, down_mbps: float | None = None) -> None:
+        """Fix the rate of a direction, or both, from now on; bytes queued feel it at once."""
+        for direction, mbps in ((Direction.UP, up_mbps), (Direction.DOWN, down_mbps)):
+            if mbps is not None:
+                self.set_schedule(direction, RateSchedule.constant(mbps))
+
+    def set_schedule(self, direction: Direction, schedule: RateSchedule) -> None:
+        """Let a direction follow ``schedule``, whose time 0 is now."""
+        lane = self._lanes[direction]
+        lane.bottleneck.set_schedule(schedule, monotonic())
+        lane.pump()
+
+    def outage(self, duration_s: float) -> None:
+        """Let nothing through either bottleneck for so long; connections stay open."""
+        for lane in self._lanes.values():
+            lane.bottleneck.start_outage(duration_s, monotonic())
+            lane.pump()
+
+    def reset_connections(self) -> int:
+        """Send RST on both sides of every connection at once; how many there were."""
+        connections = tuple(self._connections.values())
+        for connection in connections:
+            self._discard(connection, reset=True)
+        self._resets += len(connections)
+        return len(connections)
+
+    def statistics(self) -> LinkStatistics:
+        """Counters and present state."""
+        return LinkStatistics(
+            up=self._direction_statistics(Direction.UP),
+            down=self._direction_statistics(Direction.DOWN),
+            open_connections=len(self._connections),
+            total_connections=self._total_connections,
+            resets=self._resets,
+        )
+
+    def _direction_statistics(self, direction: Direction) -> DirectionStatistics:
+        lane = self._lanes[direction]
+        return DirectionStatistics(
+            accepted_bytes=lane.accepted_bytes,
+            delivered_bytes=lane.delivered_bytes,
+            queue_bytes=lane.bottleneck.backlog_bytes,
+            flying_bytes=lane.bottleneck.flying_bytes,
+            rate_mbps=lane.bottleneck.rate_mbps(monotonic()),
+        )
+
+    def _require_listener(self) -> socket.socket:
+        if self._listener is None:
+            raise PeerUnavailableError("The link emulator is not running: use it in `async with`.")
+        return self._listener
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self._require_listener().accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        family, address = self._upstream_addresses[0]
+        upstream = _make_socket(family)
+        _tune(client)
+        flow = FlowId(next(self._next_flow))
+        connection = _Connection(flow, client, upstream)
+        self._connections[flow] = connection
+        self._total_connections += 1
+        loop = asyncio.get_running_loop()
+        upstream.connect_ex(address)
+        loop.add_writer(upstream.fileno(), self._on_dialled, connection)
+        connection.timer = loop.call_later(DIAL_TIMEOUT_S, self._discard, connection)
+
+    def _on_dialled(self, connection: _Connection) -> None:
+        """The upstream answered: join after one more round trip, the handshake over the link."""
+        loop = asyncio.get_running_loop()
+        loop.remove_writer(connection.upstream.fileno())
+        connection.is_dialling = False
+        if connection.timer is not None:
+            connection.timer.cancel()
+        if connection.upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._upstream_addresses.rotate(-1)
+            self._discard(connection, reset=True)
+            return
+        connection.timer = loop.call_later(self._config.rtt_s, self._join, connection)
+
+    def _join(self, connection: _Connection) -> None:
+        connection.timer = None
+        flow, client, upstream = connection.flow, connection.client, connection.upstream
+        connection.open_directions.update(Direction)
+        self._lanes[Direction.UP].open(Pipe(flow, client, upstream))
+        if Direction.DOWN in connection.open_directions:
+            self._lanes[Direction.DOWN].open(Pipe(flow, upstream, client))
+
+    def on_ended(self, flow: FlowId, direction: Direction, ending: Ending) -> None:
+        """A direction has delivered everything: pass its ending on (called by the lanes)."""
+        connection = self._connections[flow]
+        match ending:
+            case Ending.RESET:
+                self._resets += 1
+                self._discard(connection, reset=True)
+            case Ending.CLOSE:
+                connection.open_directions.discard(direction)
+                _half_close(connection.sink(direction))
+                if not connection.open_directions:
+                    self._discard(connection, reset=False)
+            case _:
+                assert_never(ending)
+
+    def on_sink_broken(self, flow: FlowId, direction: Direction) -> None:
+        """A receiver is gone: its reset travels back over the other direction."""
+        connection = self._connections[flow]
+        connection.open_directions.discard(direction)
+        opposite = Direction.DOWN if direction is Direction.UP else Direction.UP
+        if not self._lanes[opposite].fail(flow):
+            self._resets += 1
+            self._discard(connection, reset=True)
+
+    def _discard(self, connection: _Connection, *, reset: bool = True) -> None:
+        """Forget a connection and close its sockets, orderly or by RST."""
+        self._connections.pop(connection.flow, None)
+        connection.open_directions.clear()
+        if connection.timer is not None:
+            connection.timer.cancel()
+        if connection.is_dialling:
+            asyncio.get_running_loop().remove_writer(connection.upstream.fileno())
+        for lane in self._lanes.values():
+            lane.close(connection.flow)
+        for side in (connection.client, connection.upstream):
+            if reset:
+                side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            side.close()
+
+
+class _Connection:
+    """The two sockets of one accepted connection."""
+
+    def __init__(self, flow: FlowId, client: socket.socket, upstream: socket.socket) -> None:
+        self.flow = flow
+        self.client = client
+        self.upstream = upstream
+        self.is_dialling = True
+        self.timer: asyncio.TimerHandle | None = None
+        self.open_directions: set[Direction] = set()
+
+    def sink(self, direction: Direction) -> socket.socket:
+        """Where the bytes of a direction leave the emulator."""
+        match direction:
+            case Direction.UP:
+                return self.upstream
+            case Direction.DOWN:
+                return self.client
+            case _:
+                assert_never(direction)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Tells the emulator which direction a lane's news is about."""
+
+    emulator: LinkEmulator
+    direction: Direction
+
+    def on_ended(self, flow: FlowId, ending: Ending) -> None:
+        self.emulator.on_ended(flow, self.direction, ending)
+
+    def on_sink_broken(self, flow: FlowId) -> None:
+        self.emulator.on_sink_broken(flow, self.direction)
+
+
+async def _resolve(
+    address: tuple[str, int],
+) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    host, port = address
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise SettingsError(f"Cannot resolve {host}:{port} ({error.strerror}).") from error
+    # IPv4 first: gRPC servers on "0.0.0.0" are the common case.
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return [(entry[0], (str(entry[4][0]), int(entry[4][1]))) for entry in found]
+
+
+def _open_listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    listener = _make_socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"Cannot listen on {address[0]}:{address[1]}: {error}.") from error
+    listener.listen(LISTEN_BACKLOG)
+    return listener
+
+
+def _make_socket(family: socket.AddressFamily) -> socket.socket:
+    """A non-blocking TCP socket with small buffers, which accepted sockets inherit."""
+    made = socket.socket(family, socket.SOCK_STREAM)
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        made.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
+    _tune(made)
+    return made
+
+
+def _tune(made: socket.socket) -> None:
+    made.setblocking(False)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _half_close(side: socket.socket) -> None:
+    # A receiver that reset the connection meanwhile cannot be closed any further (ENOTCONN); its
+    # reset is noticed by the opposite direction's read.
+    with suppress(OSError):
+        side.shutdown(socket.SHUT_WR)
