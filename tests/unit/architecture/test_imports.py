@@ -227,6 +227,9 @@ def test_a_path_of_one_machine_is_caught(text: str, allowed: bool) -> None:
     assert (rules.machine_path_violations("README.md", text) == []) is allowed
 
 
-def test_a_long_readme_is_caught() -> None:
-    assert rules.readme_violations("README.md", "line\n" * 151)
-    assert not rules.readme_violations("README.md", "line\n" * 150)
+@pytest.mark.parametrize(
+    ("path", "limit"), [("README.md", 150), ("scout_core/codec/README.md", 300)]
+)
+def test_a_long_readme_is_caught(path: str, limit: int) -> None:
+    assert rules.readme_violations(path, "line\n" * (limit + 1))
+    assert not rules.readme_violations(path, "line\n" * limit)
