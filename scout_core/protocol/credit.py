@@ -1,0 +1,310 @@
+"""Receiver-driven credit: a cumulative byte limit that the edge never exceeds.
+
+``CreditLedger`` is the sender's book, ``CreditWindow`` the receiver's rule for how far to let it
+go. The window holds what one round trip needs and little more:
+
+    W = clamp(64 KiB + 1.5 · goodput · round trip, 128 KiB, 8 MiB)
+
+so that the sender is never idle for want of credit while the backlog (sent − acked ≤ W) stays
+under two bandwidth-delay products + 128 KiB. An allocation of the uplink paces the limit with a
+token bucket; this is how a share is enforced without trusting the edge. This module knows neither
+messages nor sessions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scout_core.errors import CreditExceededError, LocalProtocolError, RemoteProtocolError
+from scout_core.protocol.arrival_rate import ArrivalRate
+
+KIB = 1024
+MIB = 1024 * KIB
+
+WINDOW_BASE_BYTES = 64 * KIB
+WINDOW_BDP_GAIN = 1.5
+WINDOW_MIN_BYTES = 128 * KIB
+WINDOW_MAX_BYTES = 8 * MIB
+
+MIN_ROUND_TRIP_S = 0.005
+"""Shortest round trip assumed. Between two event loops credit takes about 1 ms to come back even
+when the wire takes none, and the window must cover that too or it cannot grow."""
+UNKNOWN_ROUND_TRIP_S = 0.05
+"""Assumed when the peer has not measured one: a phone's uplink."""
+MAX_ROUND_TRIP_S = 2.0
+"""Longest round trip believed; the figure comes from the peer."""
+
+GRANT_INTERVAL_S = 0.002
+"""Fast links get one grant in about 2 ms: a grant per chunk would cost more than the chunk."""
+PACING_INTERVAL_S = 0.02
+PACING_QUANTUM_MIN_BYTES = 4 * KIB
+PACING_QUANTUM_MAX_BYTES = 256 * KIB
+PACING_BURST_S = 0.1
+"""A late tick may catch up this much of the allocated rate."""
+
+
+class CreditLedger:
+    """The sender's book: ``acked ≤ sent ≤ limit``, none of which decreases within one stream."""
+
+    def __init__(self, limit_bytes: int = 0) -> None:
+        if limit_bytes < 0:
+            raise LocalProtocolError(f"Credit must not be negative, got {limit_bytes}.")
+        self._limit = limit_bytes
+        self._sent = 0
+        self._acked = 0
+
+    @property
+    def limit(self) -> int:
+        """Bytes that may have been sent in total."""
+        return self._limit
+
+    @property
+    def sent(self) -> int:
+        """Bytes sent in total."""
+        return self._sent
+
+    @property
+    def acked(self) -> int:
+        """Bytes that the receiver has without a gap."""
+        return self._acked
+
+    @property
+    def available(self) -> int:
+        """Bytes that may be sent now; never negative."""
+        return self._limit - self._sent
+
+    @property
+    def unacked(self) -> int:
+        """Bytes on their way: the backlog; never negative."""
+        return self._sent - self._acked
+
+    def grant(self, limit_bytes: int) -> None:
+        """Raises:
+        RemoteProtocolError: the limit would decrease.
+        """
+        if limit_bytes < self._limit:
+            raise RemoteProtocolError(
+                f"Credit decreased from {self._limit} to {limit_bytes}; it is cumulative."
+            )
+        self._limit = limit_bytes
+
+    def record_sent(self, size_bytes: int) -> None:
+        """Raises:
+        LocalProtocolError: not a positive size, or more than ``available``.
+        """
+        if not 0 < size_bytes <= self.available:
+            raise LocalProtocolError(
+                f"Cannot send {size_bytes} bytes with a credit of {self.available}; wait for more."
+            )
+        self._sent += size_bytes
+
+    def record_acked(self, received_bytes: int) -> None:
+        """Raises:
+        RemoteProtocolError: the ack goes backwards or covers bytes never sent.
+        """
+        if not self._acked <= received_bytes <= self._sent:
+            raise RemoteProtocolError(
+                f"Ack of {received_bytes} bytes is outside {self._acked}..{self._sent}."
+            )
+        self._acked = received_bytes
+
+    def resume(self, offset: int, limit_bytes: int) -> None:
+        """Starts again on a new stream at ``offset``, which everything sent before must cover.
+
+        Raises:
+            RemoteProtocolError: the offset is behind what was acked or was never sent, or the
+                limit is below it.
+        """
+        if not self._acked <= offset <= self._sent:
+            raise RemoteProtocolError(
+                f"Cannot resume at {offset}; only {self._acked}..{self._sent} is possible."
+            )
+        if limit_bytes < offset:
+            raise RemoteProtocolError(f"Credit {limit_bytes} is below the resume offset {offset}.")
+        self._sent = self._acked = offset
+        self._limit = limit_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CreditPolicy:
+    """What a receiver allows a session.
+
+    ``initial_bytes`` is announced at registration and may be used before the session is accepted;
+    ``payload_limit_bytes`` is the most that is ever granted.
+    """
+
+    initial_bytes: int = WINDOW_MIN_BYTES
+    payload_limit_bytes: int = 1 << 40
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.initial_bytes <= WINDOW_MAX_BYTES:
+            raise LocalProtocolError(
+                f"initial_bytes must be in 0..{WINDOW_MAX_BYTES}, got {self.initial_bytes}."
+            )
+        if self.payload_limit_bytes < self.initial_bytes:
+            raise LocalProtocolError("payload_limit_bytes must not be below initial_bytes.")
+
+
+class CreditWindow:
+    """The receiver's rule: how far the sender may go.
+
+    Args:
+        policy: initial credit and cap.
+        round_trip_s: as the sender measured it; 0: unknown.
+    """
+
+    def __init__(self, policy: CreditPolicy, round_trip_s: float) -> None:
+        believed_s = round_trip_s if round_trip_s > 0.0 else UNKNOWN_ROUND_TRIP_S
+        self._round_trip_s = min(max(believed_s, MIN_ROUND_TRIP_S), MAX_ROUND_TRIP_S)
+        self._cap = policy.payload_limit_bytes
+        self._limit = policy.initial_bytes
+        self._received = 0
+        self._arrivals = ArrivalRate(self._round_trip_s)
+        self._window = WINDOW_MIN_BYTES
+        self._quantum = WINDOW_MIN_BYTES // 8
+        self._pacer: _Pacer | None = None
+
+    @property
+    def limit(self) -> int:
+        """Bytes granted in total."""
+        return self._limit
+
+    @property
+    def received(self) -> int:
+        """Bytes received without a gap."""
+        return self._received
+
+    @property
+    def window_bytes(self) -> int:
+        """The present W."""
+        return self._window
+
+    @property
+    def quantum_bytes(self) -> int:
+        """Grants and acks smaller than this wait, so that each is worth its message."""
+        return self._quantum
+
+    @property
+    def goodput_bytes_per_s(self) -> float:
+        """The arrival rate that the window is built on; 0.0 until it is known."""
+        return self._arrivals.bytes_per_s
+
+    def check(self, end_offset: int) -> None:
+        """Raises:
+        CreditExceededError: a chunk that ends at ``end_offset`` is beyond the credit.
+        """
+        if end_offset > self._limit:
+            raise CreditExceededError(
+                f"A chunk ends at {end_offset}, beyond the credit of {self._limit}; "
+                "send only what was granted.",
+                end_offset=end_offset,
+                credit_bytes=self._limit,
+            )
+
+    def arrived(self, received_bytes: int, now: float) -> None:
+        """Notes the contiguous total; call it for every chunk.
+
+        Raises:
+            LocalProtocolError: the total goes backwards.
+        """
+        if received_bytes < self._received:
+            raise LocalProtocolError("Received bytes cannot decrease.")
+        self._received = received_bytes
+        if self._arrivals.observe(received_bytes, now):
+            self._resize()
+
+    def allocate(self, rate_bytes_per_s: float | None, now: float) -> None:
+        """Paces grants at a rate from now on; None lifts the pacing.
+
+        Raises:
+            LocalProtocolError: the rate is not positive.
+        """
+        if rate_bytes_per_s is None:
+            self._pacer = None
+        elif self._pacer is None:
+            self._pacer = _Pacer(rate_bytes_per_s, now)
+        else:
+            self._pacer.set_rate(rate_bytes_per_s, now)
+
+    def restart(self) -> None:
+        """A new stream carries on: the gap in time says nothing about the link."""
+        self._arrivals.restart()
+
+    def grant(self, now: float) -> int:
+        """The cumulative limit to announce now; equal to the old one when it is too early."""
+        room = self._room()
+        if room <= 0 or not self._worth_granting(room):
+            return self._limit
+        if self._pacer is not None:
+            room = self._pacer.take(room, now)
+        self._limit += room
+        return self._limit
+
+    def next_grant_at(self, now: float) -> float | None:
+        """When ``grant`` will give more without another arrival; None: not before one."""
+        room = self._room()
+        if self._pacer is None or room <= 0 or not self._worth_granting(room):
+            return None
+        return self._pacer.ready_at(room, now)
+
+    def _room(self) -> int:
+        return min(self._received + self._window, self._cap) - self._limit
+
+    def _worth_granting(self, room: int) -> bool:
+        """A full quantum, or the last bytes under the cap, or the sender has nothing left."""
+        return (
+            room >= self._quantum
+            or self._limit + room == self._cap
+            or self._received == self._limit
+        )
+
+    def _resize(self) -> None:
+        goodput = self._arrivals.bytes_per_s
+        window = WINDOW_BASE_BYTES + int(WINDOW_BDP_GAIN * goodput * self._round_trip_s)
+        self._window = min(max(window, WINDOW_MIN_BYTES), WINDOW_MAX_BYTES)
+        per_interval = int(goodput * GRANT_INTERVAL_S)
+        self._quantum = min(max(per_interval, self._window // 8), self._window // 4)
+
+
+class _Pacer:
+    """A token bucket over granted bytes."""
+
+    def __init__(self, rate_bytes_per_s: float, now: float) -> None:
+        self._tokens = 0.0
+        self._at = now
+        self._rate = 0.0
+        self._burst = 0.0
+        self.set_rate(rate_bytes_per_s, now)
+
+    def set_rate(self, rate_bytes_per_s: float, now: float) -> None:
+        """Changes the rate; what has gathered at the old one stays."""
+        if not rate_bytes_per_s > 0.0:
+            raise LocalProtocolError(
+                f"An allocated rate must be positive, got {rate_bytes_per_s}; abort the session "
+                "instead of starving it."
+            )
+        self._refill(now)
+        self._rate = rate_bytes_per_s
+        quantum = int(rate_bytes_per_s * PACING_INTERVAL_S)
+        self._quantum = min(max(quantum, PACING_QUANTUM_MIN_BYTES), PACING_QUANTUM_MAX_BYTES)
+        self._burst = max(rate_bytes_per_s * PACING_BURST_S, float(self._quantum))
+
+    def take(self, wanted: int, now: float) -> int:
+        """Takes up to ``wanted`` bytes, or nothing while less than a quantum has gathered."""
+        self._refill(now)
+        # Half a byte of slack: a tick exactly at ``ready_at`` must not fail by rounding.
+        gathered = int(self._tokens + 0.5)
+        if gathered < min(wanted, self._quantum):
+            return 0
+        taken = min(wanted, gathered)
+        self._tokens -= taken
+        return taken
+
+    def ready_at(self, wanted: int, now: float) -> float:
+        """When ``take`` will give something."""
+        missing = min(wanted, self._quantum) - self._tokens
+        return max(self._at + missing / self._rate, now)
+
+    def _refill(self, now: float) -> None:
+        self._tokens = min(self._tokens + (now - self._at) * self._rate, self._burst)
+        self._at = now

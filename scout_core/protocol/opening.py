@@ -1,0 +1,83 @@
+"""What opens a session: the request as the edge states it to the cloud.
+
+This module owns the fields of ``scout.v1.Open`` as plain values. It does not check whether the
+request makes sense (the daemons do) and knows no protobuf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from scout_core.modes import AgentId, ContextHash, Execution, Mode, ModelFingerprint, SessionId
+
+
+class ContextState(Enum):
+    """What the cloud already holds of a context."""
+
+    ABSENT = "absent"
+    """Nothing: scout mode must send the token ids."""
+    TOKENS = "tokens"
+    """The token ids."""
+    KV = "kv"
+    """The token ids and a full KV cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the answer is decoded; ranges as in ``scout.v1.Sampling``."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    max_tokens: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One way in which the edge could serve the request."""
+
+    mode: Mode
+    retention: float
+    payload_bytes: int
+    expected_quality: float
+    edge_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenParameters:
+    """The request. ``deadline_s`` counts from the moment the message is sent.
+
+    ``round_trip_s`` is the smallest round trip the edge has measured; 0: unknown.
+    ``execution`` is None when the cloud may choose.
+    """
+
+    session_id: SessionId
+    agent_id: AgentId
+    model_fingerprint: ModelFingerprint
+    context_hash: ContextHash
+    context_tokens: int
+    question: str
+    mode: Mode
+    retention: float
+    deadline_s: float
+    execution: Execution | None = None
+    sampling: Sampling = Sampling()
+    expected_payload_bytes: int = 0
+    round_trip_s: float = 0.0
+    offers: tuple[Offer, ...] = ()
+
+    def names_same_request(self, other: OpenParameters) -> bool:
+        """Whether ``other`` may resume the session that ``self`` opened.
+
+        Mode, retention, deadline, round trip and offers may have changed on the way.
+        """
+        return (
+            self.session_id == other.session_id
+            and self.agent_id == other.agent_id
+            and self.model_fingerprint == other.model_fingerprint
+            and self.context_hash == other.context_hash
+            and self.context_tokens == other.context_tokens
+            and self.question == other.question
+            and self.sampling == other.sampling
+        )
