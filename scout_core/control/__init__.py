@@ -1,0 +1,1 @@
+"""Deciding: link forecasts, compute costs, offers, mode policies and mid-transfer switches."""

@@ -1,0 +1,71 @@
+"""Switching in mid-transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from scout_core.control.downgrade import (
+    FinishWithTokens,
+    Keep,
+    Progress,
+    Remainder,
+    SwitchTo,
+    decide,
+)
+from scout_core.control.forecast import TransferForecast
+from scout_core.modes import Mode
+
+Steady = Callable[[float], TransferForecast]
+
+BF16 = Remainder(Mode.KV_BF16, 1.0, 4_000_000, 1.0, 0.0, 0.05)
+INT4 = Remainder(Mode.KV_INT4, 1.0, 1_100_000, 0.95, 0.0, 0.05)
+TOKENS = Remainder(Mode.SCOUT, 1.0, 400, 1.0, 0.0, 0.4)
+PROGRESS = Progress(BF16, (INT4, TOKENS), 0, time_left_s=1.0, since_switch_s=1.0)
+
+
+def test_a_transfer_on_time_is_left_alone(steady: Steady) -> None:
+    assert isinstance(decide(PROGRESS, steady(10e6)), Keep)
+
+
+def test_a_late_transfer_takes_the_best_remainder_that_is_safe(steady: Steady) -> None:
+    without_tokens = replace(PROGRESS, alternatives=(INT4,))
+    verdict = decide(without_tokens, steady(2e6))
+    assert isinstance(verdict, SwitchTo)
+    assert verdict.remainder is INT4
+    assert verdict.cause == "deadline_forecast"
+
+
+def test_a_collapsed_link_leaves_the_rest_to_the_cloud(steady: Steady) -> None:
+    assert isinstance(decide(PROGRESS, steady(1e5)), FinishWithTokens)
+
+
+def test_the_backlog_counts_before_any_remainder(steady: Steady) -> None:
+    stuck = replace(PROGRESS, backlog_bytes=2_000_000, alternatives=(INT4,))
+    verdict = decide(stuck, steady(2e6))
+    assert isinstance(verdict, Keep) or verdict.probability < 0.01
+
+
+def test_beyond_hope_nothing_is_switched_for_nothing(steady: Steady) -> None:
+    assert isinstance(decide(replace(PROGRESS, time_left_s=0.01), steady(1e6)), Keep)
+
+
+def test_a_fast_link_upgrades_the_rest(steady: Steady) -> None:
+    cheap = replace(PROGRESS, current=INT4, alternatives=(BF16, TOKENS))
+    verdict = decide(cheap, steady(20e6))
+    assert isinstance(verdict, SwitchTo | FinishWithTokens)
+    assert verdict.remainder.quality > INT4.quality
+
+
+def test_no_upgrade_right_after_a_switch(steady: Steady) -> None:
+    cheap = replace(PROGRESS, current=INT4, alternatives=(BF16,), since_switch_s=0.05)
+    assert isinstance(decide(cheap, steady(20e6)), Keep)
+
+
+def test_slightly_below_target_is_kept() -> None:
+    class Coin(TransferForecast):
+        def probability_within(self, payload_bytes: float, seconds: float) -> float:
+            return 0.85 if payload_bytes > 2_000_000 else 0.99
+
+    coin = Coin((), 0.0, known=True)
+    assert isinstance(decide(PROGRESS, coin), Keep)
