@@ -2,7 +2,8 @@
 
 This module owns the I/O of a direction: when to read (only while the emulated queue has room, so
 that pressure reaches the sender), when to write (when the model says the bytes have arrived), and
-the one timer between. What happens in between is ``link``'s; which sockets belong together and
+the one timer between. What happens in between is
+``bottleneck``'s; which sockets belong together and
 what a broken one means for its peer is ``proxy``'s. It runs on the event loop by callbacks, with
 no task of its own, and never blocks.
 """
@@ -18,7 +19,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from scout_core.testbed.link import SEGMENT_BYTES, Bottleneck
+from scout_core.testbed.bottleneck import Bottleneck
+from scout_core.testbed.link import SEGMENT_BYTES
 from scout_core.testbed.queueing import Ending, FlowId
 
 READ_BYTES = 128 * 1024

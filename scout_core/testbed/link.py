@@ -1,36 +1,32 @@
-"""The model of one direction of a link: a bottleneck with a queue, then propagation delay.
+"""What a link is: rates, delay, jitter and queue of its two directions, as validated settings.
 
-This module owns the semantics that the real-time proxy (``proxy``) and its virtual-time twin
-(``virtual``) share: service by a rate schedule, a finite queue in bytes, one-way delay with
-order-preserving jitter, outages, and what a flow's end means. It knows no socket, clock or event
-loop: ``now`` is an argument, in seconds on any monotonic clock, and must not go back.
-
-It counts bytes and carries none. Service is fluid but handed out in pieces of at least one
-segment (or whatever ends an entry), each stamped with the exact instant at which its last byte
-left the bottleneck; so the rate has no drift, however late ``advance`` is called.
+This module owns the numbers. How a direction behaves is ``bottleneck``'s, in real time ``proxy``'s,
+in virtual time ``virtual``'s.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
+from typing import assert_never
 
-from scout_core.errors import LocalProtocolError, SettingsError
-from scout_core.testbed.jitter import Jitter
-from scout_core.testbed.queueing import Discipline, Ending, Entry, FlowId, waiting_line
-from scout_core.testbed.schedule import BITS_PER_BYTE, BITS_PER_MEGABIT, RateSchedule
+from scout_core.errors import SettingsError
+from scout_core.testbed.queueing import Discipline
+from scout_core.testbed.schedule import RateSchedule
 
 SEGMENT_BYTES = 256
 """Smallest piece of a longer entry that is delivered alone. Smaller than a packet (1,448 bytes), so
 that counting bytes over 5 s at 0.1 Mbit/s is exact to 0.4 % and not to 2.3 %."""
-FAIR_TURN_S = 0.001
-"""Under fair queueing a turn lasts this long at the present rate (one segment at least)."""
 DEFAULT_QUEUE_BYTES = 256 * 1024
-ROUNDING_BYTES = 0.05
-"""Tolerance when a time is turned back into bytes: clocks of 10^6 s resolve 10^-10 s, which is
-0.0125 byte at 1 Gbit/s. It never adds up: each piece is stamped with its own exact finish."""
+
+
+class Direction(Enum):
+    """Which way over the link."""
+
+    UP = "up"
+    """From those who connect to the emulator to its upstream."""
+    DOWN = "down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,178 +64,46 @@ class DirectionConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """``size_bytes`` of a flow, and perhaps its end, reach the far side at ``at_s``."""
+class LinkConfig:
+    """A link of two directions.
 
-    flow: FlowId
-    size_bytes: int
-    at_s: float
-    ending: Ending | None = None
-
-
-class Bottleneck:
-    """One direction, shared by any number of flows.
-
-    The caller calls ``advance(now)``, then enqueues what ``room_bytes`` allows, and takes
-    deliveries with ``pop_due(now)``.
+    Args:
+        up: rate from client to upstream; its time 0 is when the emulator starts.
+        down: rate back.
+        rtt_s: base round trip; each direction delays by half of it.
+        jitter_s: see ``DirectionConfig``; of each direction.
+        queue_bytes: of each direction.
+        discipline: how connections share each direction.
+        seed: of the jitter.
     """
 
-    def __init__(self, config: DirectionConfig, now: float) -> None:
-        self._config = config
-        self._schedule = config.schedule
-        self._epoch_s = now
-        self._jitter = Jitter(config.jitter_s, config.seed)
-        self._jitter_epoch_s = now
-        self._clock_s = now
-        """Service is accounted for up to here; while there is a backlog it may lie before now."""
-        self._credit_bytes = 0.0
-        """Service the head entry already had before a change of schedule or an outage."""
-        self._blocked_until_s = now
-        self._waiting = waiting_line(config.discipline, config.queue_bytes)
-        self._flying: deque[Delivery] = deque()
-        self._flying_bytes = 0
+    up: RateSchedule
+    down: RateSchedule
+    rtt_s: float = 0.0
+    jitter_s: float = 0.0
+    queue_bytes: int = DEFAULT_QUEUE_BYTES
+    discipline: Discipline = Discipline.FIFO
+    seed: int = 0
 
-    @property
-    def backlog_bytes(self) -> int:
-        """Bytes in the queue, not yet through the bottleneck."""
-        return self._waiting.total_bytes
+    @classmethod
+    def constant(cls, up_mbps: float, down_mbps: float, rtt_s: float = 0.0) -> LinkConfig:
+        """A link of fixed rates with the default queue."""
+        return cls(RateSchedule.constant(up_mbps), RateSchedule.constant(down_mbps), rtt_s)
 
-    @property
-    def flying_bytes(self) -> int:
-        """Bytes through the bottleneck, on their way to the far side."""
-        return self._flying_bytes
-
-    def rate_mbps(self, now: float) -> float:
-        """The rate in force: 0 in an outage."""
-        return 0.0 if now < self._blocked_until_s else self._schedule.rate_mbps(now - self._epoch_s)
-
-    def room_bytes(self, flow: FlowId) -> int:
-        """How many more bytes of this flow the queue takes now."""
-        return self._waiting.room_bytes(flow)
-
-    def enqueue(self, flow: FlowId, size_bytes: int, ending: Ending | None = None) -> None:
-        """Append bytes, or only an ending, to the queue.
-
-        The queue's limit is the caller's to keep (``room_bytes``): bytes are never dropped, since
-        TCP would send them again; the caller stops reading instead.
-
-        Raises:
-            LocalProtocolError: neither bytes nor an ending.
-        """
-        if size_bytes < 0 or (size_bytes == 0 and ending is None):
-            raise LocalProtocolError(f"Enqueue at least one byte or an ending, got {size_bytes}.")
-        self._waiting.append(Entry(flow, size_bytes, ending))
-
-    def advance(self, now: float, *, busy_since_s: float = math.inf) -> None:
-        """Serve the queue up to ``now``.
-
-        Args:
-            now: the present.
-            busy_since_s: service that an emptied queue did not use is lost, except since this
-                instant: for bytes that the caller knows were waiting outside a full queue.
-        """
-        while (entry := self._waiting.head()) is not None:
-            if not self._serve(entry, now):
-                return
-        self._clock_s = max(self._clock_s, min(busy_since_s, now))
-        self._credit_bytes = 0.0
-
-    def pop_due(self, now: float) -> Iterator[Delivery]:
-        """Deliveries that have reached the far side, in order."""
-        while self._flying and self._flying[0].at_s <= now:
-            delivery = self._flying.popleft()
-            self._flying_bytes -= delivery.size_bytes
-            yield delivery
-
-    def next_event_s(self) -> float:
-        """When something happens next without new input; infinite if nothing will.
-
-        At that time ``advance`` makes progress or ``pop_due`` yields.
-        """
-        landing_s = self._flying[0].at_s if self._flying else math.inf
-        entry = self._waiting.head()
-        if entry is None:
-            return landing_s
-        return min(landing_s, self._finish_s(min(entry.left_bytes, SEGMENT_BYTES)))
-
-    def set_schedule(self, schedule: RateSchedule, now: float) -> None:
-        """Replace the rate from ``now`` on; the new schedule's time 0 is ``now``."""
-        self._settle(now)
-        self._schedule = schedule
-        self._epoch_s = now
-
-    def start_outage(self, duration_s: float, now: float) -> None:
-        """Serve nothing for ``duration_s``; the schedule's time runs on meanwhile.
-
-        What is already on its way arrives.
-
-        Raises:
-            SettingsError: the duration is negative or not finite.
-        """
-        if not math.isfinite(duration_s) or duration_s < 0:
-            raise SettingsError(f"An outage lasts a finite time ≥ 0 s, got {duration_s}.")
-        self._settle(now)
-        self._blocked_until_s = max(self._blocked_until_s, now + duration_s)
-
-    def drop_flow(self, flow: FlowId) -> None:
-        """Forget everything of a flow whose connection is gone."""
-        head = self._waiting.head()
-        if head is not None and head.flow == flow:
-            self._credit_bytes = 0.0
-        self._waiting.drop(flow)
-        self._flying = deque(delivery for delivery in self._flying if delivery.flow != flow)
-        self._flying_bytes = sum(delivery.size_bytes for delivery in self._flying)
-
-    def _serve(self, entry: Entry, now: float) -> bool:
-        """Serve the head entry up to ``now``; False when it must wait."""
-        piece_bytes = entry.left_bytes
-        if self._finish_s(piece_bytes) > now:
-            served = self._served_bytes(now) + ROUNDING_BYTES
-            piece_bytes = min(int(served), entry.left_bytes - 1)
-            if piece_bytes < SEGMENT_BYTES:
-                return False
-        piece_bytes = min(piece_bytes, self._turn_bytes(entry))
-        finish_s = min(self._finish_s(piece_bytes), now)
-        self._clock_s = max(finish_s, self._clock_s)
-        self._credit_bytes = 0.0
-        # `take` changes the entry, so what it was is noted first.
-        ending = entry.ending if piece_bytes == entry.left_bytes else None
-        self._waiting.take(piece_bytes)
-        self._launch(entry.flow, piece_bytes, ending)
-        return True
-
-    def _service_start_s(self) -> float:
-        return max(self._clock_s, self._blocked_until_s)
-
-    def _served_bytes(self, now: float) -> float:
-        """Service the head entry has had by ``now`` and not yet been given."""
-        start_s = self._service_start_s() - self._epoch_s
-        bits = self._schedule.bits_between(start_s, now - self._epoch_s)
-        return bits / BITS_PER_BYTE + self._credit_bytes
-
-    def _finish_s(self, size_bytes: int) -> float:
-        needed = max(size_bytes - self._credit_bytes, 0.0)
-        start_s = self._service_start_s() - self._epoch_s
-        return self._epoch_s + self._schedule.finish_time(start_s, needed)
-
-    def _settle(self, now: float) -> None:
-        """Bank the head entry's unfinished service, so that a change of rate is exact."""
-        self.advance(now)
-        if self._waiting.head() is not None:
-            self._credit_bytes = self._served_bytes(now)
-            self._clock_s = max(self._clock_s, now)
-
-    def _launch(self, flow: FlowId, size_bytes: int, ending: Ending | None) -> None:
-        """Put a piece on its way; it lands after the delay and never before the one ahead."""
-        late_s = self._jitter.late_s(self._clock_s - self._jitter_epoch_s)
-        at_s = self._clock_s + self._config.delay_s + late_s
-        self._flying.append(Delivery(flow, size_bytes, at_s, ending))
-        self._flying_bytes += size_bytes
-
-    def _turn_bytes(self, entry: Entry) -> int:
-        match self._config.discipline:
-            case Discipline.FIFO:
-                return entry.left_bytes
-            case Discipline.FAIR:
-                rate = self._schedule.rate_mbps(self._clock_s - self._epoch_s) * BITS_PER_MEGABIT
-                return max(int(rate * FAIR_TURN_S / BITS_PER_BYTE), SEGMENT_BYTES)
+    def direction(self, direction: Direction) -> DirectionConfig:
+        """What one direction's bottleneck needs; the two have unlike jitter."""
+        match direction:
+            case Direction.UP:
+                schedule, seed = self.up, 2 * self.seed
+            case Direction.DOWN:
+                schedule, seed = self.down, 2 * self.seed + 1
+            case _:
+                assert_never(direction)
+        return DirectionConfig(
+            schedule=schedule,
+            delay_s=self.rtt_s / 2,
+            jitter_s=self.jitter_s,
+            queue_bytes=self.queue_bytes,
+            discipline=self.discipline,
+            seed=seed,
+        )

@@ -2,7 +2,7 @@
 
 This module owns connections: it accepts, dials the upstream, joins the two sockets by a flow in
 each direction, passes on half-closes and resets, and offers live control and statistics. Bytes
-move in ``lane``; rate, queue and delay are ``link``'s. All connections share one bottleneck a
+move in ``lane``; rate, queue and delay are ``bottleneck``'s. All connections share one bottleneck a
 direction, as the agents behind one access link do.
 
 What it is not: TCP's own reaction to the link (slow start, loss, retransmission) does not happen,
@@ -17,16 +17,16 @@ import struct
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from itertools import count
 from time import monotonic
 from types import TracebackType
 from typing import Self, assert_never
 
 from scout_core.errors import PeerUnavailableError, SettingsError
+from scout_core.testbed.bottleneck import Bottleneck
 from scout_core.testbed.lane import Lane, Pipe
-from scout_core.testbed.link import DEFAULT_QUEUE_BYTES, Bottleneck, DirectionConfig
-from scout_core.testbed.queueing import Discipline, Ending, FlowId
+from scout_core.testbed.link import Direction, LinkConfig
+from scout_core.testbed.queueing import Ending, FlowId
 from scout_core.testbed.schedule import RateSchedule
 
 SOCKET_BUFFER_BYTES = 64 * 1024
@@ -36,60 +36,6 @@ DIAL_TIMEOUT_S = 10.0
 LISTEN_BACKLOG = 128
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER on, 0 s: close() sends RST and drops what is unsent (socket(7))."""
-
-
-class Direction(Enum):
-    """Which way over the link."""
-
-    UP = "up"
-    """From those who connect to the emulator to its upstream."""
-    DOWN = "down"
-
-
-@dataclass(frozen=True, slots=True)
-class LinkConfig:
-    """A link of two directions.
-
-    Args:
-        up: rate from client to upstream; its time 0 is when the emulator starts.
-        down: rate back.
-        rtt_s: base round trip; each direction delays by half of it.
-        jitter_s: see ``DirectionConfig``; of each direction.
-        queue_bytes: of each direction.
-        discipline: how connections share each direction.
-        seed: of the jitter.
-    """
-
-    up: RateSchedule
-    down: RateSchedule
-    rtt_s: float = 0.0
-    jitter_s: float = 0.0
-    queue_bytes: int = DEFAULT_QUEUE_BYTES
-    discipline: Discipline = Discipline.FIFO
-    seed: int = 0
-
-    @classmethod
-    def constant(cls, up_mbps: float, down_mbps: float, rtt_s: float = 0.0) -> LinkConfig:
-        """A link of fixed rates with the default queue."""
-        return cls(RateSchedule.constant(up_mbps), RateSchedule.constant(down_mbps), rtt_s)
-
-    def direction(self, direction: Direction) -> DirectionConfig:
-        """What one direction's bottleneck needs; the two have unlike jitter."""
-        match direction:
-            case Direction.UP:
-                schedule, seed = self.up, 2 * self.seed
-            case Direction.DOWN:
-                schedule, seed = self.down, 2 * self.seed + 1
-            case _:
-                assert_never(direction)
-        return DirectionConfig(
-            schedule=schedule,
-            delay_s=self.rtt_s / 2,
-            jitter_s=self.jitter_s,
-            queue_bytes=self.queue_bytes,
-            discipline=self.discipline,
-            seed=seed,
-        )
 
 
 @dataclass(frozen=True, slots=True)

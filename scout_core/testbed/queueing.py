@@ -1,7 +1,7 @@
 """Who is served next at a bottleneck: one queue in order of arrival, or one a flow in turns.
 
 This module owns the order and the count of waiting bytes. It knows neither time nor rate
-(``link``), and drops nothing: the room it reports is the caller's to respect.
+(``bottleneck``), and drops nothing: the room it reports is the caller's to respect.
 """
 
 from __future__ import annotations
@@ -61,8 +61,12 @@ class WaitingLine(Protocol):
         """Put an entry behind those of its flow."""
         ...
 
-    def take(self, size_bytes: int) -> None:
-        """Remove served bytes from the head (all of them: the entry goes); pass on the turn."""
+    def turn_bytes(self, full_turn_bytes: int) -> int:
+        """How many bytes the head may have before another flow's turn (at least one)."""
+        ...
+
+    def take(self, size_bytes: int, full_turn_bytes: int) -> None:
+        """Remove served bytes from the head (all of them: the entry goes); pass on a full turn."""
         ...
 
     def drop(self, flow: FlowId) -> None:
@@ -103,7 +107,10 @@ class FifoLine:
         self._entries.append(entry)
         self._total_bytes += entry.left_bytes
 
-    def take(self, size_bytes: int) -> None:
+    def turn_bytes(self, full_turn_bytes: int) -> int:  # noqa: ARG002 - there are no turns
+        return max(self._entries[0].left_bytes, 1)
+
+    def take(self, size_bytes: int, full_turn_bytes: int) -> None:  # noqa: ARG002 - likewise
         entry = self._entries[0]
         entry.left_bytes -= size_bytes
         self._total_bytes -= size_bytes
@@ -123,6 +130,8 @@ class FairLine:
         self._turns: deque[FlowId] = deque()
         self._entries: dict[FlowId, deque[Entry]] = {}
         self._waiting_bytes: dict[FlowId, int] = {}
+        self._taken_bytes = 0
+        """What the flow in turn has had of it."""
 
     @property
     def total_bytes(self) -> int:
@@ -143,19 +152,26 @@ class FairLine:
         self._entries[flow].append(entry)
         self._waiting_bytes[flow] += entry.left_bytes
 
-    def take(self, size_bytes: int) -> None:
+    def turn_bytes(self, full_turn_bytes: int) -> int:
+        return max(full_turn_bytes - self._taken_bytes, 1)
+
+    def take(self, size_bytes: int, full_turn_bytes: int) -> None:
         flow = self._turns[0]
         entry = self._entries[flow][0]
         entry.left_bytes -= size_bytes
         self._waiting_bytes[flow] -= size_bytes
+        self._taken_bytes += size_bytes
         if entry.left_bytes == 0:
             self._entries[flow].popleft()
-        if self._entries[flow]:
-            self._turns.rotate(-1)
-        else:
+        if not self._entries[flow]:
             self.drop(flow)
+        elif self._taken_bytes >= full_turn_bytes:
+            self._turns.rotate(-1)
+            self._taken_bytes = 0
 
     def drop(self, flow: FlowId) -> None:
         if self._entries.pop(flow, None) is not None:
+            if self._turns[0] == flow:
+                self._taken_bytes = 0
             self._turns.remove(flow)
             del self._waiting_bytes[flow]

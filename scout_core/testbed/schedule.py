@@ -2,7 +2,7 @@
 
 This module owns the arithmetic of rate and time: how many bits pass between two instants and when
 a number of bytes has passed. It does not know where a schedule comes from (``traces``,
-``generators``), nor queues, delay or sockets (``link``, ``proxy``). Time is seconds since the
+``generators``), nor queues, delay or sockets (``bottleneck``, ``proxy``). Time is seconds since the
 schedule's start; there is no clock here.
 """
 

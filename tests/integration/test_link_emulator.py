@@ -16,7 +16,8 @@ from time import monotonic
 import pytest
 
 from scout_core.errors import PeerUnavailableError, SettingsError
-from scout_core.testbed.proxy import LinkConfig, LinkEmulator
+from scout_core.testbed.link import LinkConfig
+from scout_core.testbed.proxy import LinkEmulator
 
 WRITE_BYTES = 65536
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

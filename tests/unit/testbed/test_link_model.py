@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scout_core.errors import LocalProtocolError, SettingsError
-from scout_core.testbed.link import SEGMENT_BYTES, Bottleneck, Delivery, DirectionConfig
+from scout_core.testbed.bottleneck import Bottleneck, Delivery
+from scout_core.testbed.link import SEGMENT_BYTES, DirectionConfig
 from scout_core.testbed.queueing import Discipline, Ending, FlowId
 from scout_core.testbed.schedule import RateSchedule
 
