@@ -76,7 +76,9 @@ TRANSFORMERS_PLACES: Final = ("scout_core/engine/", "scout_core/evaluation/train
 FORBIDDEN_STEMS: Final = re.compile(r"(^|_)(utils?|helpers?|managers?|common|misc)(_|$)")
 MACHINE_PATH: Final = re.compile(r"(?<![\w.~$}>-])/(?:work|root|home|Users)/\w")
 SUPPRESSION: Final = re.compile(r"#\s*(?:noqa|type:\s*ignore|pyright:\s*ignore)(?P<rest>.*)")
-SUPPRESSION_WITH_REASON: Final = re.compile(r"(?::\s*[A-Z0-9, ]+|\[[\w, -]+\])\s*\W*\w+\s+\w+")
+SUPPRESSION_WITH_REASON: Final = re.compile(
+    r"(?::\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*|\[[\w, -]+\])\s+\W*\w+"
+)
 
 
 @dataclass(frozen=True, slots=True)
