@@ -1,0 +1,122 @@
+"""What one uplink group can carry: configured, or learnt from what crosses it.
+
+This module owns the estimate. It does not know how goodput and delay are measured. Learning follows
+the idea of delay-based congestion control (draft-ietf-rmcat-gcc-02, section 5): while the group is
+saturated the sum of goodputs *is* the capacity, so the estimate follows it with a small probe on
+top; a growing queueing delay says that the probe went too far, and the estimate backs off below
+the goodput until the queue has drained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from scout_core.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityPolicy:
+    """How the capacity of a group is known.
+
+    Attributes:
+        initial_bytes_per_s: the configured capacity, or where learning starts; > 0.
+        learns: False: the configured figure holds for ever.
+        minimum_bytes_per_s, maximum_bytes_per_s: the estimate stays between them.
+        delay_limit_s: a queueing delay up to this much is jitter, not congestion (GCC: 12.5 ms and
+            up; a cellular uplink jitters by about 25 ms).
+        backoff: part of the goodput to fall to when the queue grows (GCC: 0.85; we re-solve and
+            re-grant within 100 ms, so less is enough).
+        probe: part by which to try beyond the goodput.
+        first_probe: the same until the queue has grown for the first time.
+        response_s: time constant with which the estimate follows the goodput.
+    """
+
+    initial_bytes_per_s: float
+    learns: bool = False
+    minimum_bytes_per_s: float = 1_000.0
+    maximum_bytes_per_s: float = math.inf
+    delay_limit_s: float = 0.025
+    backoff: float = 0.9
+    probe: float = 0.05
+    first_probe: float = 1.0
+    response_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minimum_bytes_per_s <= self.maximum_bytes_per_s:
+            raise SettingsError("Capacity needs 0 < minimum_bytes_per_s ≤ maximum_bytes_per_s.")
+        if not (self.initial_bytes_per_s > 0 and math.isfinite(self.initial_bytes_per_s)):
+            raise SettingsError(f"Capacity must be > 0, got {self.initial_bytes_per_s} bytes/s.")
+        if not 0 < self.backoff < 1 or self.probe <= 0 or self.first_probe <= 0:
+            raise SettingsError("Capacity learning needs backoff in (0, 1) and probes > 0.")
+        if self.delay_limit_s <= 0 or self.response_s <= 0:
+            raise SettingsError("delay_limit_s and response_s must be > 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityObservation:
+    """What one stretch of time showed.
+
+    Attributes:
+        goodput_bytes_per_s: sum over the group's agents, ≥ 0.
+        queueing_delay_s: how much longer than the shortest a round trip now takes, ≥ 0.
+        saturated: whether the agents had more to send than was granted.
+        at_s: end of the stretch.
+    """
+
+    goodput_bytes_per_s: float
+    queueing_delay_s: float
+    saturated: bool
+    at_s: float
+
+
+class CapacityEstimate:
+    """The running estimate of one group.
+
+    Args:
+        policy: bounds and reaction.
+        now: when the group came to be.
+    """
+
+    def __init__(self, policy: CapacityPolicy, now: float) -> None:
+        self._policy = policy
+        self._estimate = policy.initial_bytes_per_s
+        self._seen_s = now
+        self._delay_s = 0.0
+        self._probing_first = True
+
+    @property
+    def bytes_per_s(self) -> float:
+        return self._estimate
+
+    def configure(self, bytes_per_s: float) -> None:
+        """An operator, or a lower layer that knows, sets the figure."""
+        self._estimate = self._bounded(bytes_per_s)
+
+    def observe(self, sample: CapacityObservation) -> None:
+        """Takes one observation in; without learning nothing changes."""
+        span_s = max(sample.at_s - self._seen_s, 0.0)
+        grew = sample.queueing_delay_s >= self._delay_s
+        self._seen_s, self._delay_s = sample.at_s, sample.queueing_delay_s
+        if not self._policy.learns:
+            return
+        if sample.queueing_delay_s > self._policy.delay_limit_s:
+            self._probing_first = False
+            # A queue that already drains needs no second step down.
+            if grew:
+                self._lower_to(self._policy.backoff * sample.goodput_bytes_per_s)
+        elif sample.saturated:
+            probe = self._policy.first_probe if self._probing_first else self._policy.probe
+            target = sample.goodput_bytes_per_s * (1 + probe)
+            part = 1 - math.exp(-span_s / self._policy.response_s)
+            self._estimate = self._bounded(self._estimate + part * (target - self._estimate))
+        elif sample.goodput_bytes_per_s > self._estimate:
+            self._estimate = self._bounded(sample.goodput_bytes_per_s)
+
+    def _lower_to(self, bytes_per_s: float) -> None:
+        self._estimate = self._bounded(min(self._estimate, bytes_per_s))
+
+    def _bounded(self, bytes_per_s: float) -> float:
+        return min(
+            max(bytes_per_s, self._policy.minimum_bytes_per_s), self._policy.maximum_bytes_per_s
+        )

@@ -1,0 +1,73 @@
+"""Transfers in progress as parallel arrays: what every sharing rule reads.
+
+This module owns the shape and two ways of pouring a capacity into limits. It does not know which
+rule uses them (``sharing`` is ours, ``baselines`` the others).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scout_core.allocation.problem import BoolArray, FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flows:
+    """Requests whose offer is chosen.
+
+    Attributes:
+        remaining_bytes: ``[flows]`` still to be sent, ≥ 0.
+        window_s: ``[flows]`` seconds in which they can cross and be in time: deadline − now − fixed
+            times still ahead; ≤ 0: too late.
+        due_s: ``[flows]`` seconds from now until the last byte is due; ≥ ``window_s``, more by the
+            time that the edge still computes.
+        ready: ``[flows]`` whether the edge has bytes to send now.
+        late: ``[flows]`` whether the request has lost its deadline and is served after the others.
+        arrived_s: ``[flows]`` when the request arrived.
+        limit_bytes_per_s: ``[flows]`` of the agent's own access link; inf if unknown.
+    """
+
+    remaining_bytes: FloatArray
+    window_s: FloatArray
+    due_s: FloatArray
+    ready: BoolArray
+    late: BoolArray
+    arrived_s: FloatArray
+    limit_bytes_per_s: FloatArray
+
+    @property
+    def active(self) -> BoolArray:
+        """``[flows]``: has bytes to send now."""
+        return self.ready & (self.remaining_bytes > 0)
+
+    def required_bytes_per_s(self) -> FloatArray:
+        """``[flows]``: the constant rate that is in time (Eq. 5); the limit where none is."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            rates = self.remaining_bytes / np.maximum(self.window_s, 0.0)
+        return np.minimum(np.where(self.remaining_bytes > 0, rates, 0.0), self.limit_bytes_per_s)
+
+
+def pour_in_order(limits: FloatArray, key: FloatArray, amount: float) -> FloatArray:
+    """Fills ``limits`` in rising ``key`` until ``amount`` is used up."""
+    order = np.argsort(key, kind="stable")
+    wanted = limits[order]
+    before = np.cumsum(np.minimum(wanted, max(amount, 0.0)))
+    before = np.concatenate(([0.0], before[:-1])) if before.size else before
+    poured = np.zeros_like(limits)
+    poured[order] = np.clip(amount - before, 0.0, wanted)
+    return poured
+
+
+def pour_level(limits: FloatArray, amount: float) -> FloatArray:
+    """Max-min fair: everyone gets the same, those with a smaller limit their limit."""
+    if limits.size == 0 or amount <= 0:
+        return np.zeros_like(limits)
+    order = np.sort(limits)
+    finite = np.minimum(order, amount)
+    reached = np.concatenate(([0.0], np.cumsum(finite)[:-1]))
+    # level[k]: the level if exactly the k smallest limits are filled.
+    level = (amount - reached) / np.arange(limits.size, 0, -1)
+    filled = np.flatnonzero(level < order)
+    return np.minimum(limits, level[filled[0]] if filled.size else np.inf)

@@ -1,0 +1,218 @@
+"""One uplink group: its requests, its capacity, its grants, and one solve over them.
+
+This module owns the step from the state of a group to actions. It does not know events or when to
+solve: ``scheduler`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scout_core.allocation.agents import AgentSeat
+from scout_core.allocation.capacity import CapacityEstimate, CapacityPolicy
+from scout_core.allocation.events import Action, Grant, Report, ReportKind
+from scout_core.allocation.guarantees import Guarantees, select_with_guarantees
+from scout_core.allocation.horizon import select_offers_over_time
+from scout_core.allocation.knapsack import select_offers
+from scout_core.allocation.leases import GrantLedger, Lease
+from scout_core.allocation.offer import GroupId, TenantPolicy
+from scout_core.allocation.policy import SchedulerPolicy
+from scout_core.allocation.problem import FloatArray, IntArray, chosen
+from scout_core.allocation.requests import RequestTable, Standing
+from scout_core.allocation.sharing import share_capacity
+from scout_core.allocation.verdicts import Verdict, judge
+from scout_core.modes import AgentId, SessionId, TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A group at one moment, for metrics.
+
+    Attributes:
+        group: which.
+        capacity_bytes_per_s, granted_bytes_per_s: what it carries and what is promised of it.
+        requests, late: live requests, and those of them that have lost their deadline.
+        value, bound: Σ weight × quality of the last solve, and what no choice exceeds.
+    """
+
+    group: GroupId
+    capacity_bytes_per_s: float
+    granted_bytes_per_s: float
+    requests: int
+    late: int
+    value: float
+    bound: float
+
+
+class UplinkGroup:
+    """The allocator's state of one shared uplink.
+
+    Args:
+        group: its name.
+        capacity: how its capacity is known.
+        policy: the scheduler's settings.
+        tenants: by id; others have weight 1 and no guarantee.
+        now: when the group came to be.
+    """
+
+    def __init__(
+        self,
+        group: GroupId,
+        capacity: CapacityPolicy,
+        policy: SchedulerPolicy,
+        tenants: Mapping[TenantId, TenantPolicy],
+        now: float,
+    ) -> None:
+        self.group = group
+        self.capacity = CapacityEstimate(capacity, now)
+        self.table = RequestTable()
+        self.ledger = GrantLedger(group, self.capacity.bytes_per_s)
+        self._policy = policy
+        self._tenants = tenants
+        self._value = self._bound = 0.0
+
+    def status(self, now: float) -> GroupStatus:
+        """A snapshot for metrics."""
+        late = int((self.table.standing[self.table.live_slots()] == Standing.LATE).sum())
+        return GroupStatus(
+            self.group,
+            self.capacity.bytes_per_s,
+            self.ledger.granted_bytes_per_s(now),
+            len(self.table),
+            late,
+            self._value,
+            self._bound,
+        )
+
+    def solve(self, agents: Mapping[AgentId, AgentSeat], now: float) -> tuple[Action, ...]:
+        """Chooses offers and rates for all live requests and returns what changed.
+
+        Rejected requests are removed. Grants come last, those that take before those that give.
+        """
+        expired = self._expire(agents, now)
+        slots = self.table.live_slots()
+        seats = [agents[self.table.request(int(slot)).agent] for slot in slots]
+        sending = [seat.may_send(now, self._policy.lease_s) for seat in seats]
+        slots = slots[np.array(sending, dtype=np.bool_)]
+        verdict = self._choose(slots, agents, now)
+        self.table.adopt(verdict.slots, verdict.choice)
+        flows = self.table.flows(verdict.slots, verdict.choice, now)
+        rates = share_capacity(flows, self.capacity.bytes_per_s, self._policy.sharing)
+        grants = self._grant(verdict, rates, agents, now)
+        return (*expired, *verdict.actions, *grants)
+
+    def remove(self, session: SessionId) -> None:
+        """Ends a request and its lease; KeyError if there is none."""
+        self.table.remove(session)
+        self.ledger.release((session,))
+
+    def withhold(self, seat: AgentSeat, now: float) -> tuple[Action, ...]:
+        """Takes the shares of a contained agent's sessions away, at once."""
+        until_s = seat.account.contained_until_s
+        grants: list[Grant] = []
+        for session in seat.sessions:
+            slot = self.table.slot(session)
+            offer = max(int(self.table.incumbent[slot]), 0)
+            terms = self.table.request(slot).offers[offer]
+            grants.append(
+                Grant(seat.agent, session, 0.0, until_s, offer, terms.mode, terms.retention)
+            )
+        self._book(grants, now)
+        return tuple(grants)
+
+    def next_ready_s(self, now: float) -> float | None:
+        """When the next edge will have computed its payload."""
+        slots = self.table.live_slots()
+        ready = self.table.ready_at_s(slots, self.table.incumbent[slots])
+        return float(ready[ready > now].min()) if (ready > now).any() else None
+
+    def _expire(self, agents: Mapping[AgentId, AgentSeat], now: float) -> tuple[Action, ...]:
+        reports: list[Action] = []
+        for session in self.ledger.expire(now):
+            if session in self.table:
+                agent = self.table.request(self.table.slot(session)).agent
+                if agents[agent].heard_s + self._policy.lease_s <= now:
+                    reports.append(Report(ReportKind.LEASE_EXPIRED, agent, session))
+        return tuple(reports)
+
+    def _choose(self, slots: IntArray, agents: Mapping[AgentId, AgentSeat], now: float) -> Verdict:
+        late = self.table.standing[slots] == Standing.LATE
+        reserved = float(late.sum()) * self._policy.sharing.guarantee_bytes_per_s
+        capacity = self.capacity.bytes_per_s
+        reserved = min(reserved, capacity * self._policy.sharing.guarantee_fraction)
+        planned = capacity * (1 - self._policy.planning_margin) - reserved
+        problem = self.table.problem(slots, now, max(planned, 0.0))
+        shrink = np.where(late, self._policy.late_window, 1.0)
+        problem = replace(problem, window_s=problem.window_s * shrink[:, None])
+        solve = select_offers_over_time if self._policy.orders_in_time else select_offers
+        selection = select_with_guarantees(
+            replace(problem, value=self._favouring_incumbents(slots, problem.value)),
+            self._guarantees(slots, agents),
+            solve,
+        )
+        self._value = float(chosen(problem.value, selection.choice).sum())
+        self._bound = max(selection.bound, self._value)
+        return judge(self.table, slots, problem, selection.choice, now)
+
+    def _favouring_incumbents(self, slots: IntArray, value: FloatArray) -> FloatArray:
+        """A change must win at least the hysteresis: the offer now is worth so much more."""
+        value = value.copy()
+        offer = self.table.incumbent[slots]
+        held = np.flatnonzero(offer >= 0)
+        value[held, offer[held]] += self._policy.hysteresis * self.table.weight[slots[held]]
+        return value
+
+    def _guarantees(self, slots: IntArray, agents: Mapping[AgentId, AgentSeat]) -> Guarantees:
+        index = {tenant: number for number, tenant in enumerate(self._tenants, start=1)}
+        shares = [0.0, *(policy.guaranteed_share for policy in self._tenants.values())]
+        owners = [agents[self.table.request(int(slot)).agent].attached.tenant for slot in slots]
+        tenant = np.array([index.get(owner, 0) for owner in owners], dtype=np.int64)
+        return Guarantees(tenant, np.array(shares))
+
+    def _grant(
+        self,
+        verdict: Verdict,
+        rates: FloatArray,
+        agents: Mapping[AgentId, AgentSeat],
+        now: float,
+    ) -> tuple[Action, ...]:
+        """Leases for what changed or runs out; the ledger checks their sum."""
+        grants: list[tuple[float, Grant]] = []
+        columns = zip(verdict.slots, verdict.choice, rates, verdict.switched, strict=True)
+        for slot, offer, rate, switched in columns:
+            request = self.table.request(int(slot))
+            terms = request.offers[int(offer)]
+            grant = Grant(
+                request.agent,
+                request.session,
+                float(rate),
+                agents[request.agent].heard_s + self._policy.lease_s,
+                int(offer),
+                terms.mode,
+                terms.retention,
+            )
+            before = self.ledger.lease(request.session)
+            if before is None or switched or self._is_news(grant, before, now):
+                held = 0.0 if before is None else before.rate_bytes_per_s
+                grants.append((grant.rate_bytes_per_s - held, grant))
+        grants.sort(key=lambda entry: entry[0])
+        self._book([grant for _, grant in grants], now)
+        return tuple(grant for _, grant in grants)
+
+    def _is_news(self, grant: Grant, before: Lease, now: float) -> bool:
+        """Whether the agent must hear of it: less, clearly more, or the lease runs out."""
+        if grant.rate_bytes_per_s < before.rate_bytes_per_s:
+            return True
+        if grant.rate_bytes_per_s > before.rate_bytes_per_s * (1 + self._policy.grant_step):
+            return True
+        halfway = before.expires_at_s - now < self._policy.lease_s / 2
+        return halfway and grant.expires_at_s > before.expires_at_s
+
+    def _book(self, grants: Iterable[Grant], now: float) -> None:
+        leases = {
+            grant.session: Lease(grant.rate_bytes_per_s, grant.expires_at_s) for grant in grants
+        }
+        self.ledger.apply(leases, now, capacity_bytes_per_s=self.capacity.bytes_per_s)

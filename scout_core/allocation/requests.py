@@ -1,0 +1,294 @@
+"""The live requests of one uplink group, as arrays that grow and are reused.
+
+This module owns what is known of each request and what its offers still cost at a given moment. It
+does not decide anything. Rows are *slots*: a request keeps its slot until it is removed.
+
+Bytes already received count: whole-KV offers continue each other's prefix (DESIGN §3), so after a
+fraction f of the context has crossed in one of them, each costs (1 − f) of its payload and is worth
+the received part's quality plus (1 − f) of its own. Other offers count only their own bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scout_core.allocation.events import RequestArrived
+from scout_core.allocation.flows import Flows
+from scout_core.allocation.problem import (
+    UNSERVED,
+    AllocationProblem,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    chosen,
+)
+from scout_core.errors import LocalProtocolError
+from scout_core.modes import SessionId
+
+_Scalar = TypeVar("_Scalar", np.float64, np.int64)
+
+FIRST_SLOTS: Final = 16
+OVERRUN_TOLERANCE: Final = 0.02
+"""A payload may be so much larger than declared: sizes of coded KV are estimates."""
+OVERRUN_BYTES: Final = 65_536
+"""And so much in any case."""
+
+
+TAIL_BYTES: Final = 1_024.0
+"""Until a payload is finished, at least so much is expected: declared sizes are estimates."""
+
+
+class Standing(IntEnum):
+    """Where a request stands; small integers, because they live in an array."""
+
+    NEW = 0
+    """Not yet granted anything."""
+    SERVED = 1
+    """Granted, to be in time."""
+    LATE = 2
+    """Granted once, cannot be in time; best effort."""
+
+
+@dataclass(slots=True, eq=False)
+class _Columns:
+    """Per slot and offer, ``[slots, offers]``; empty columns hold an infinite payload."""
+
+    payload_bytes: FloatArray
+    quality: FloatArray
+    edge_s: FloatArray
+    cloud_s: FloatArray
+    continues: BoolArray
+
+
+class RequestTable:
+    """Slots for requests; every array is indexed by slot.
+
+    Attributes:
+        standing, incumbent: ``[slots]`` the request's standing and its offer now, ``UNSERVED`` if
+            none yet.
+        weight, deadline_s, arrived_s, limit_bytes_per_s, progressed_s: ``[slots]``.
+        overrun_bytes: ``[slots]`` received beyond what the offer declared.
+    """
+
+    def __init__(self) -> None:
+        self._slot_of: dict[SessionId, int] = {}
+        self._requests: list[RequestArrived | None] = []
+        self._free: list[int] = []
+        empty = np.zeros((0, 1))
+        self._columns = _Columns(empty, empty, empty, empty, empty.astype(np.bool_))
+        self.standing = np.zeros(0, dtype=np.int64)
+        self.incumbent = np.zeros(0, dtype=np.int64)
+        self.weight = np.zeros(0)
+        self.deadline_s = np.zeros(0)
+        self.arrived_s = np.zeros(0)
+        self.limit_bytes_per_s = np.zeros(0)
+        self.progressed_s = np.zeros(0)
+        self.overrun_bytes = np.zeros(0)
+        self._received = np.zeros(0)
+        self._received_of_offer = np.zeros(0)
+        self._kept_fraction = np.zeros(0)
+        self._kept_quality = np.zeros(0)
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    def __contains__(self, session: SessionId) -> bool:
+        return session in self._slot_of
+
+    def slot(self, session: SessionId) -> int:
+        """The slot of a live session; KeyError if there is none."""
+        return self._slot_of[session]
+
+    def live_slots(self) -> IntArray:
+        """All slots in use, in the order of arrival."""
+        return np.fromiter(self._slot_of.values(), dtype=np.int64, count=len(self._slot_of))
+
+    def request(self, slot: int) -> RequestArrived:
+        """What arrived in a slot that is in use."""
+        request = self._requests[slot]
+        if request is None:
+            raise LocalProtocolError(f"Slot {slot} of the request table is not in use.")
+        return request
+
+    def add(
+        self, request: RequestArrived, *, weight: float, limit_bytes_per_s: float, now: float
+    ) -> int:
+        """Takes a request in and returns its slot.
+
+        Raises:
+            LocalProtocolError: the session is there already.
+        """
+        if request.session in self._slot_of:
+            raise LocalProtocolError(f"Session {request.session} is scheduled already.")
+        if not self._free:
+            self._grow(max(FIRST_SLOTS, 2 * len(self._requests)))
+        self._widen(len(request.offers))
+        slot = self._free.pop()
+        self._slot_of[request.session] = slot
+        self._requests[slot] = request
+        self._write_offers(slot, request)
+        self.standing[slot] = Standing.NEW
+        self.incumbent[slot] = UNSERVED
+        self.weight[slot] = weight
+        self.deadline_s[slot] = request.deadline_at_s
+        self.arrived_s[slot] = self.progressed_s[slot] = now
+        self.limit_bytes_per_s[slot] = limit_bytes_per_s
+        self.overrun_bytes[slot] = self._received[slot] = self._received_of_offer[slot] = 0.0
+        self._kept_fraction[slot] = self._kept_quality[slot] = 0.0
+        return slot
+
+    def remove(self, session: SessionId) -> None:
+        """Frees the slot of a live session; KeyError if there is none."""
+        slot = self._slot_of.pop(session)
+        self._requests[slot] = None
+        self._columns.payload_bytes[slot] = np.inf
+        self._free.append(slot)
+
+    def advance(self, session: SessionId, received_bytes: int, now: float) -> float:
+        """Books progress and returns how many bytes are new; going backwards is ignored."""
+        slot = self._slot_of[session]
+        new = max(float(received_bytes) - float(self._received[slot]), 0.0)
+        offer = int(self.incumbent[slot])
+        if new == 0.0:
+            return 0.0
+        self._received[slot] += new
+        self.progressed_s[slot] = now
+        if offer == UNSERVED:
+            return new
+        self._received_of_offer[slot] += new
+        payload = float(self._columns.payload_bytes[slot, offer])
+        if self._columns.continues[slot, offer]:
+            gained = min(new / payload, 1.0 - float(self._kept_fraction[slot]))
+            self._kept_fraction[slot] += gained
+            self._kept_quality[slot] += gained * self._columns.quality[slot, offer]
+            self.overrun_bytes[slot] += new - gained * payload
+        else:
+            self.overrun_bytes[slot] = max(float(self._received_of_offer[slot]) - payload, 0.0)
+        return new
+
+    def overran(self, session: SessionId) -> bool:
+        """Whether clearly more arrived than the offer declared."""
+        slot = self._slot_of[session]
+        offer = max(int(self.incumbent[slot]), 0)
+        allowed = OVERRUN_BYTES + OVERRUN_TOLERANCE * self._columns.payload_bytes[slot, offer]
+        return bool(self.overrun_bytes[slot] > allowed)
+
+    def adopt(self, slots: IntArray, choice: IntArray) -> None:
+        """Makes ``choice`` the offers now; a switch away from a selection starts its count anew."""
+        switched = slots[self.incumbent[slots] != choice]
+        self._received_of_offer[switched] = 0.0
+        self.incumbent[slots] = choice
+
+    def problem(self, slots: IntArray, now: float, capacity: float) -> AllocationProblem:
+        """What the offers of ``slots`` still cost and are worth at ``now``."""
+        remaining, quality = self._outlook(slots)
+        return AllocationProblem(
+            remaining,
+            quality * self.weight[slots][:, None],
+            self._windows_s(slots, now),
+            self.limit_bytes_per_s[slots],
+            capacity,
+        )
+
+    def flows(self, slots: IntArray, choice: IntArray, now: float) -> Flows:
+        """The chosen transfers as they stand at ``now``."""
+        remaining, _ = self._outlook(slots)
+        due_s = self.deadline_s[slots] - now - chosen(self._columns.cloud_s[slots], choice)
+        return Flows(
+            remaining_bytes=chosen(remaining, choice),
+            window_s=chosen(self._windows_s(slots, now), choice),
+            due_s=due_s,
+            ready=(choice >= 0) & (self.ready_at_s(slots, choice) <= now),
+            late=self.standing[slots] == Standing.LATE,
+            arrived_s=self.arrived_s[slots],
+            limit_bytes_per_s=self.limit_bytes_per_s[slots],
+        )
+
+    def ready_at_s(self, slots: IntArray, choice: IntArray) -> FloatArray:
+        """``[slots]``: when the edge has the payload; bytes that arrived prove that it has."""
+        ready = self.arrived_s[slots] + chosen(self._columns.edge_s[slots], choice)
+        return np.where(self._received[slots] > 0, self.arrived_s[slots], ready)
+
+    def fixed_s(self, slot: int) -> FloatArray:
+        """``[offers]``: edge and cloud time of a new request's offers; inf for empty columns."""
+        fixed = self._columns.edge_s[slot] + self._columns.cloud_s[slot]
+        return np.where(np.isfinite(self._columns.payload_bytes[slot]), fixed, np.inf)
+
+    def least_remaining(self, slots: IntArray) -> IntArray:
+        """``[slots]``: the offer with the fewest bytes left."""
+        remaining, _ = self._outlook(slots)
+        return remaining.argmin(axis=1).astype(np.int64)
+
+    def _outlook(self, slots: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Remaining bytes and quality per offer, ``[slots, offers]`` each."""
+        payload, quality = self._columns.payload_bytes[slots], self._columns.quality[slots]
+        left = (1.0 - self._kept_fraction[slots])[:, None]
+        continues = self._columns.continues[slots]
+        quality = np.where(continues, self._kept_quality[slots][:, None] + left * quality, quality)
+        remaining = np.where(continues, np.where(continues, payload, 0.0) * left, payload)
+        offer = self.incumbent[slots]
+        begun = np.flatnonzero((offer >= 0) & (self._received[slots] > 0))
+        offer = offer[begun]
+        own = payload[begun, offer] - self._received_of_offer[slots[begun]]
+        own = np.where(continues[begun, offer], remaining[begun, offer], own)
+        remaining[begun, offer] = np.maximum(own, TAIL_BYTES)
+        return remaining, quality
+
+    def _windows_s(self, slots: IntArray, now: float) -> FloatArray:
+        columns = self._columns
+        ahead_s = self.arrived_s[slots][:, None] + columns.edge_s[slots] - now
+        ahead_s = np.where(self._received[slots][:, None] > 0, 0.0, np.maximum(ahead_s, 0.0))
+        return self.deadline_s[slots][:, None] - now - columns.cloud_s[slots] - ahead_s
+
+    def _write_offers(self, slot: int, request: RequestArrived) -> None:
+        columns, count = self._columns, len(request.offers)
+        columns.payload_bytes[slot] = np.inf
+        columns.quality[slot] = columns.edge_s[slot] = columns.cloud_s[slot] = 0.0
+        columns.continues[slot] = False
+        columns.payload_bytes[slot, :count] = [offer.payload_bytes for offer in request.offers]
+        columns.quality[slot, :count] = [offer.quality for offer in request.offers]
+        columns.edge_s[slot, :count] = [offer.edge_s for offer in request.offers]
+        columns.cloud_s[slot, :count] = [offer.cloud_s for offer in request.offers]
+        columns.continues[slot, :count] = [offer.continues_prefix for offer in request.offers]
+
+    def _grow(self, slots: int) -> None:
+        more = slots - len(self._requests)
+        self._free.extend(range(slots - 1, len(self._requests) - 1, -1))
+        self._requests.extend([None] * more)
+        self.standing = _longer(self.standing, more)
+        self.incumbent = _longer(self.incumbent, more)
+        self.weight = _longer(self.weight, more)
+        self.deadline_s = _longer(self.deadline_s, more)
+        self.arrived_s = _longer(self.arrived_s, more)
+        self.limit_bytes_per_s = _longer(self.limit_bytes_per_s, more)
+        self.progressed_s = _longer(self.progressed_s, more)
+        self.overrun_bytes = _longer(self.overrun_bytes, more)
+        self._received = _longer(self._received, more)
+        self._received_of_offer = _longer(self._received_of_offer, more)
+        self._kept_fraction = _longer(self._kept_fraction, more)
+        self._kept_quality = _longer(self._kept_quality, more)
+        self._pad_columns(more, 0)
+
+    def _widen(self, offers: int) -> None:
+        missing = offers - self._columns.payload_bytes.shape[1]
+        if missing > 0:
+            self._pad_columns(0, missing)
+
+    def _pad_columns(self, rows: int, columns: int) -> None:
+        pad, old = ((0, rows), (0, columns)), self._columns
+        self._columns = _Columns(
+            np.pad(old.payload_bytes, pad, constant_values=np.inf),
+            np.pad(old.quality, pad),
+            np.pad(old.edge_s, pad),
+            np.pad(old.cloud_s, pad),
+            np.pad(old.continues, pad),
+        )
+
+
+def _longer(values: NDArray[_Scalar], more: int) -> NDArray[_Scalar]:
+    return np.concatenate((values, np.zeros(more, dtype=values.dtype)))
