@@ -5,10 +5,10 @@ go. The window holds what one round trip needs and little more:
 
     W = clamp(64 KiB + 1.5 · goodput · round trip, 128 KiB, 8 MiB)
 
-so that the sender is never idle for want of credit while the backlog (sent − acked ≤ W) stays
-under two bandwidth-delay products + 128 KiB. An allocation of the uplink paces the limit with a
-token bucket; this is how a share is enforced without trusting the edge. This module knows neither
-messages nor sessions.
+(1.75 instead of 1.5 while goodput still grows at the start) so that the sender is never idle for
+want of credit while the backlog (sent − acked ≤ W) stays under two bandwidth-delay products +
+128 KiB. An allocation of the uplink paces the limit with a token bucket; this is how a share is
+enforced without trusting the edge. This module knows neither messages nor sessions.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ MIB = 1024 * KIB
 
 WINDOW_BASE_BYTES = 64 * KIB
 WINDOW_BDP_GAIN = 1.5
+WINDOW_STARTUP_GAIN = 1.75
+"""Until goodput stops growing. Not more: the backlog stays within two products even then."""
+STARTUP_GROWTH = 1.1
+STARTUP_PATIENCE_SAMPLES = 3
+"""Goodput has stopped growing after three samples below 1.1 times the best: one sample in two
+still covers the time before the last growth of the window (BBR's rule, with its 1.25 lowered)."""
 WINDOW_MIN_BYTES = 128 * KIB
 WINDOW_MAX_BYTES = 8 * MIB
 
@@ -163,6 +169,8 @@ class CreditWindow:
         self._window = WINDOW_MIN_BYTES
         self._quantum = WINDOW_MIN_BYTES // 8
         self._pacer: _Pacer | None = None
+        self._best_goodput = 0.0
+        self._startup_samples_left = STARTUP_PATIENCE_SAMPLES
 
     @property
     def limit(self) -> int:
@@ -260,7 +268,13 @@ class CreditWindow:
 
     def _resize(self) -> None:
         goodput = self._arrivals.bytes_per_s
-        window = WINDOW_BASE_BYTES + int(WINDOW_BDP_GAIN * goodput * self._round_trip_s)
+        if goodput >= STARTUP_GROWTH * self._best_goodput:
+            self._best_goodput = goodput
+            self._startup_samples_left = STARTUP_PATIENCE_SAMPLES
+        elif self._startup_samples_left > 0:
+            self._startup_samples_left -= 1
+        gain = WINDOW_STARTUP_GAIN if self._startup_samples_left else WINDOW_BDP_GAIN
+        window = WINDOW_BASE_BYTES + int(gain * goodput * self._round_trip_s)
         self._window = min(max(window, WINDOW_MIN_BYTES), WINDOW_MAX_BYTES)
         per_interval = int(goodput * GRANT_INTERVAL_S)
         self._quantum = min(max(per_interval, self._window // 8), self._window // 4)

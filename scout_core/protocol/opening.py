@@ -6,10 +6,11 @@ request makes sense (the daemons do) and knows no protobuf.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from scout_core.modes import AgentId, ContextHash, Execution, Mode, ModelFingerprint, SessionId
+from scout_core.sampling import SamplingOptions
 
 
 class ContextState(Enum):
@@ -21,16 +22,6 @@ class ContextState(Enum):
     """The token ids."""
     KV = "kv"
     """The token ids and a full KV cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the answer is decoded; ranges as in ``scout.v1.Sampling``."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    max_tokens: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +53,7 @@ class OpenParameters:
     retention: float
     deadline_s: float
     execution: Execution | None = None
-    sampling: Sampling = Sampling()
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     expected_payload_bytes: int = 0
     round_trip_s: float = 0.0
     offers: tuple[Offer, ...] = ()

@@ -1,0 +1,43 @@
+"""Values that the protocol's tests share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint, SessionId
+from scout_core.protocol.answer import AnswerSummary, AnswerToken, FinishReason
+from scout_core.protocol.blocks import BlockKind, encode_block
+from scout_core.protocol.checksum import PayloadDigest, chunk_checksum
+from scout_core.protocol.events import ChunkReceived, FinishReceived
+from scout_core.protocol.opening import OpenParameters
+
+PARAMETERS = OpenParameters(
+    session_id=SessionId("session-1"),
+    agent_id=AgentId("agent-1"),
+    model_fingerprint=ModelFingerprint("f" * 64),
+    context_hash=ContextHash(b"h" * 32),
+    context_tokens=170,
+    question="Where is the key?",
+    mode=Mode.SCOUT,
+    retention=0.5,
+    deadline_s=2.0,
+    round_trip_s=0.02,
+)
+OTHER_PARAMETERS = replace(PARAMETERS, question="Who has the key?")
+
+BLOCK = encode_block(BlockKind.TOKENS, 0, 0, 170, b"packed token ids")
+TOKEN = AnswerToken("Under", 7)
+EMPTY_ANSWER = AnswerSummary(FinishReason.END_OF_TEXT, 0)
+ONE_TOKEN_ANSWER = AnswerSummary(FinishReason.END_OF_TEXT, 1)
+
+
+def chunk(offset: int, data: bytes) -> ChunkReceived:
+    """A chunk with the right checksum."""
+    return ChunkReceived(offset, data, chunk_checksum(data))
+
+
+def finish(payload: bytes) -> FinishReceived:
+    """The finish that belongs to a payload."""
+    digest = PayloadDigest()
+    digest.update(payload)
+    return FinishReceived(len(payload), digest.digest())

@@ -1,0 +1,239 @@
+"""Credit: the sender's book never goes wrong, the receiver's window follows its rule."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scout_core.errors import (
+    CreditExceededError,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+)
+from scout_core.protocol.arrival_rate import SAMPLES, ArrivalRate
+from scout_core.protocol.credit import (
+    KIB,
+    PACING_BURST_S,
+    WINDOW_MAX_BYTES,
+    WINDOW_MIN_BYTES,
+    CreditLedger,
+    CreditPolicy,
+    CreditWindow,
+)
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["grant", "send", "ack", "resume"]), st.integers(-5, 300)),
+    max_size=60,
+)
+
+
+@given(steps=STEPS)
+def test_credit_never_goes_negative_and_is_never_exceeded(steps: list[tuple[str, int]]) -> None:
+    ledger = CreditLedger(50)
+    for name, value in steps:
+        limit, acked = ledger.limit, ledger.acked
+        with contextlib.suppress(ProtocolError):
+            match name:
+                case "grant":
+                    ledger.grant(value)
+                    assert ledger.limit >= limit
+                case "send":
+                    ledger.record_sent(value)
+                case "ack":
+                    ledger.record_acked(value)
+                case _:
+                    ledger.resume(value, value + 10)
+        assert ledger.available >= 0
+        assert ledger.unacked >= 0
+        assert 0 <= ledger.acked <= ledger.sent <= ledger.limit
+        assert ledger.acked >= acked
+
+
+def test_ledger_refuses_what_would_break_it() -> None:
+    ledger = CreditLedger(10)
+    ledger.record_sent(10)
+    with pytest.raises(LocalProtocolError, match="wait for more"):
+        ledger.record_sent(1)
+    with pytest.raises(RemoteProtocolError, match="decreased"):
+        ledger.grant(9)
+    with pytest.raises(RemoteProtocolError, match="outside"):
+        ledger.record_acked(11)
+    ledger.record_acked(6)
+    with pytest.raises(RemoteProtocolError, match="outside"):
+        ledger.record_acked(5)
+    with pytest.raises(RemoteProtocolError, match=r"only 6\.\.10"):
+        ledger.resume(5, 20)
+    with pytest.raises(RemoteProtocolError, match="below the resume offset"):
+        ledger.resume(8, 7)
+    assert (ledger.acked, ledger.sent, ledger.limit) == (6, 10, 10)
+    with pytest.raises(LocalProtocolError):
+        CreditLedger(-1)
+
+
+def test_resume_continues_from_what_the_receiver_has() -> None:
+    ledger = CreditLedger(10)
+    ledger.record_sent(10)
+    ledger.resume(4, 30)
+    assert (ledger.acked, ledger.sent, ledger.available) == (4, 4, 26)
+
+
+def steady(window: CreditWindow, rate_bytes_per_s: float, seconds: float) -> None:
+    step_s = 0.002
+    for index in range(1, int(seconds / step_s) + 1):
+        now = index * step_s
+        window.arrived(int(rate_bytes_per_s * now), now)
+
+
+@pytest.mark.parametrize("rate_mbps", [0.1, 1, 10, 100, 400])
+def test_window_is_the_stated_function_of_goodput_and_round_trip(rate_mbps: float) -> None:
+    rate = rate_mbps * 1e6 / 8
+    window = CreditWindow(CreditPolicy(), 0.02)
+    steady(window, rate, 1.0)
+    expected = 64 * KIB + 1.5 * rate * 0.02
+    clamped = min(max(expected, WINDOW_MIN_BYTES), WINDOW_MAX_BYTES)
+    assert window.window_bytes == pytest.approx(clamped, rel=0.01)
+
+
+def test_window_has_a_floor_and_a_ceiling() -> None:
+    window = CreditWindow(CreditPolicy(), 0.02)
+    assert window.window_bytes == WINDOW_MIN_BYTES
+    steady(window, 5e9, 1.0)
+    assert window.window_bytes == WINDOW_MAX_BYTES
+
+
+@pytest.mark.parametrize(("claimed_s", "believed_s"), [(0.0, 0.05), (1e-4, 0.005), (9.0, 2.0)])
+def test_round_trip_of_the_peer_is_believed_within_bounds(
+    claimed_s: float, believed_s: float
+) -> None:
+    claimed = CreditWindow(CreditPolicy(), claimed_s)
+    believed = CreditWindow(CreditPolicy(), believed_s)
+    steady(claimed, 1e6, 30.0)
+    steady(believed, 1e6, 30.0)
+    assert claimed.window_bytes == believed.window_bytes
+
+
+def test_chunk_beyond_the_credit_is_refused() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=100), 0.02)
+    window.check(100)
+    with pytest.raises(CreditExceededError):
+        window.check(101)
+
+
+def test_small_rooms_wait_but_a_blocked_sender_does_not() -> None:
+    window = CreditWindow(CreditPolicy(), 0.02)
+    assert window.grant(0.0) == WINDOW_MIN_BYTES  # all of W is out already
+    window.arrived(window.quantum_bytes - 1, 0.001)
+    assert window.grant(0.001) == WINDOW_MIN_BYTES
+    window.arrived(window.quantum_bytes, 0.002)
+    assert window.grant(0.002) == WINDOW_MIN_BYTES + window.quantum_bytes
+    small = CreditWindow(CreditPolicy(initial_bytes=10), 0.02)
+    small.arrived(10, 0.001)
+    assert small.grant(0.001) == 10 + WINDOW_MIN_BYTES
+
+
+def test_credit_ends_at_the_payload_limit() -> None:
+    window = CreditWindow(CreditPolicy(payload_limit_bytes=WINDOW_MIN_BYTES + 10), 0.02)
+    window.arrived(WINDOW_MIN_BYTES, 0.001)
+    assert window.grant(0.001) == WINDOW_MIN_BYTES + 10
+    window.arrived(WINDOW_MIN_BYTES + 10, 0.002)
+    assert window.grant(0.002) == WINDOW_MIN_BYTES + 10
+    assert window.next_grant_at(0.002) is None
+
+
+@given(rate=st.floats(1e3, 1e9), steps=st.lists(st.floats(0.0, 0.5), min_size=1, max_size=50))
+def test_paced_credit_never_runs_ahead_of_its_rate(rate: float, steps: list[float]) -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
+    window.allocate(rate, 0.0)
+    now = 0.0
+    limit = 0
+    for step in steps:
+        now += step
+        granted = window.grant(now)
+        assert granted >= limit
+        limit = granted
+        assert granted <= rate * now + 1
+        window.arrived(granted, now)
+
+
+def test_next_grant_is_ready_when_it_says() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
+    window.allocate(40_000.0, 5.0)
+    assert window.grant(5.0) == 0
+    at = window.next_grant_at(5.0)
+    assert at == pytest.approx(5.0 + 4 * KIB / 40_000.0)
+    assert at is not None
+    assert window.grant(at - 0.01) == 0
+    assert window.grant(at) == 4 * KIB
+
+
+def test_a_late_tick_catches_up_a_little_and_no_more() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
+    window.allocate(1e6, 0.0)
+    assert window.grant(0.08) == pytest.approx(80_000, abs=1)
+    window.arrived(80_000, 0.08)
+    assert window.grant(10.0) == pytest.approx(80_000 + 1e6 * PACING_BURST_S, abs=1)
+
+
+def test_renewed_allocation_keeps_what_has_gathered() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
+    for step in range(20):
+        window.allocate(1e6, step * 0.001)
+    assert window.grant(0.02) == pytest.approx(20_000, abs=1)
+    window.allocate(None, 0.02)
+    assert window.next_grant_at(0.02) is None
+    assert window.grant(0.02) == WINDOW_MIN_BYTES
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan])
+def test_allocation_without_a_rate_is_refused(rate: float) -> None:
+    window = CreditWindow(CreditPolicy(), 0.02)
+    with pytest.raises(LocalProtocolError, match="must be positive"):
+        window.allocate(rate, 0.0)
+
+
+def test_received_bytes_cannot_decrease() -> None:
+    window = CreditWindow(CreditPolicy(), 0.02)
+    window.arrived(5, 0.0)
+    with pytest.raises(LocalProtocolError):
+        window.arrived(4, 0.1)
+
+
+@pytest.mark.parametrize(("initial", "limit"), [(-1, 10), (WINDOW_MAX_BYTES + 1, 1 << 40), (9, 8)])
+def test_policy_out_of_range_is_refused(initial: int, limit: int) -> None:
+    with pytest.raises(LocalProtocolError):
+        CreditPolicy(initial, limit)
+
+
+def test_arrival_rate_is_exact_for_chunks_of_any_size() -> None:
+    rate = ArrivalRate(0.02)
+    total = 0
+    for index in range(100):
+        total += 7_000
+        rate.observe(total, index * 0.007)
+    assert rate.bytes_per_s == pytest.approx(1e6)
+
+
+def test_arrival_rate_forgets_after_its_samples() -> None:
+    step_s = 1 / 64
+    rate = ArrivalRate(step_s)
+    rate.observe(0, 0.0)
+    assert rate.observe(100_000, step_s)
+    for index in range(1, SAMPLES):
+        assert rate.observe(100_000 + index * 10, (1 + index) * step_s)
+    assert rate.bytes_per_s == 100_000 * 64
+    rate.observe(100_000 + SAMPLES * 10, (1 + SAMPLES) * step_s)
+    assert rate.bytes_per_s == 10 * 64
+
+
+def test_arrival_rate_does_not_count_a_pause_between_streams() -> None:
+    rate = ArrivalRate(1 / 64)
+    rate.observe(0, 0.0)
+    rate.restart()
+    assert not rate.observe(50, 10.0)
+    assert rate.observe(100_050, 10.0 + 1 / 64)
+    assert rate.bytes_per_s == 100_000 * 64
