@@ -1,0 +1,226 @@
+"""From a model reference to a decoder stack in memory: resolve, choose, load, merge, identify."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from scout_core.engine.attention import ATTENTION_NAME
+from scout_core.engine.compute import choose_device, choose_dtype
+from scout_core.engine.fingerprint import model_identity, tokenizer_identity
+from scout_core.engine.gguf_conversion import convert_gguf
+from scout_core.engine.options import EngineOptions
+from scout_core.errors import UnknownModelError, UnsupportedModelError
+from scout_core.models.adapter import merge_adapter, read_adapter
+from scout_core.models.bundled import adapter_file, converted_folder
+from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
+from scout_core.modes import ModelFingerprint
+
+FAMILIES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma3_text"})
+HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES: Final = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+
+Progress = Callable[[str, float], None]
+"""Called with the stage's name and the fraction of loading done before it, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's files are."""
+
+    name: str
+    folder: Path
+    adapter: Path | None
+    layers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory and all that is known of it."""
+
+    name: str
+    module: Any
+    """transformers' model: with output head when ``decodes``, else the bare stack."""
+    config: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    decodes: bool
+    stop_ids: frozenset[int]
+    fingerprint: ModelFingerprint
+    tokenizer_fingerprint: str
+
+
+def load_model(options: EngineOptions, progress: Progress) -> LoadedModel:
+    """Loads what the options name.
+
+    Raises:
+        UnknownModelError: the reference leads nowhere.
+        UnsupportedModelError: not a model that Scout can run.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    progress("files", 0.0)
+    source = resolve(options)
+    progress("config", 0.3)
+    config, layers = _config(source)
+    tokenizer = _tokenizer(source)
+    progress("weights", 0.4)
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.compute_dtype, device)
+    module = _module(source, config, dtype, decodes=layers is None)
+    if source.adapter is not None:
+        progress("adapter", 0.7)
+        _merge(source.adapter, module)
+    module.to(device).eval().requires_grad_(False)
+    progress("fingerprint", 0.8)
+    identity = tokenizer_identity(
+        source.folder, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template
+    )
+    return LoadedModel(
+        name=source.name,
+        module=module,
+        config=config,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        decodes=layers is None,
+        stop_ids=_stop_ids(source.folder, config, tokenizer),
+        fingerprint=model_identity(source.folder, source.adapter, layers, identity),
+        tokenizer_fingerprint=identity,
+    )
+
+
+def resolve(options: EngineOptions) -> ModelSource:
+    """The files behind a reference; converts or downloads them on first use.
+
+    Raises:
+        UnknownModelError: no such bundled model, folder or hub model.
+    """
+    reference = options.reference
+    if reference.startswith(BUNDLED_PREFIX):
+        model = bundled_model(reference.removeprefix(BUNDLED_PREFIX))
+        folder = converted_folder(model, convert_gguf)
+        return ModelSource(reference, folder, adapter_file(model), options.layers or model.layers)
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return ModelSource(reference, folder, None, options.layers)
+    if HUB_ID.fullmatch(reference):
+        return ModelSource(reference, _downloaded(reference), None, options.layers)
+    raise UnknownModelError(
+        f"'{reference}' is no bundled model (bundled:NAME), no hub id (owner/name) and no folder.",
+        model=reference,
+    )
+
+
+def _downloaded(reference: str) -> Path:
+    try:
+        return Path(snapshot_download(reference, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UnknownModelError(
+            f"The hub model {reference} is neither stored here nor can it be downloaded: {error} "
+            "Check the name and the connection, or give a local folder.",
+            model=reference,
+        ) from error
+
+
+def _config(source: ModelSource) -> tuple[Any, int | None]:
+    """The config, cut to the first layers if asked; and how many run where that is not all."""
+    try:
+        config: Any = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UnknownModelError(
+            f"'{source.name}' has no config.json that transformers can read: {error}",
+            model=source.name,
+        ) from error
+    if config.model_type not in FAMILIES:
+        raise UnsupportedModelError(
+            f"'{source.name}' is a {config.model_type} model; Scout runs Llama, Qwen2, Qwen3 and "
+            "Mistral models, and Gemma 3 text models without eviction.",
+            model=source.name,
+        )
+    full: int = config.num_hidden_layers
+    if source.layers is None or source.layers == full:
+        return config, None
+    if source.layers > full:
+        raise UnsupportedModelError(
+            f"'{source.name}' has {full} layers; cannot run the first {source.layers}.",
+        )
+    config.num_hidden_layers = source.layers
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = config.layer_types[: source.layers]
+    return config, source.layers
+
+
+def _tokenizer(source: ModelSource) -> Any:
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UnknownModelError(
+            f"'{source.name}' has no tokenizer that transformers can read: {error}",
+            model=source.name,
+        ) from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UnsupportedModelError(
+            f"'{source.name}' has a tokenizer without a tokenizer.json; convert it to one.",
+        )
+    return tokenizer
+
+
+def _module(source: ModelSource, config: Any, dtype: torch.dtype, *, decodes: bool) -> Any:
+    """The model with its output head, or only the stack when it was cut short."""
+    if not any(source.folder.glob("*.safetensors")):
+        raise UnknownModelError(
+            f"'{source.name}' has no *.safetensors weights; other formats can run code when they "
+            "are read. Convert the model first.",
+            model=source.name,
+        )
+    kind = AutoModelForCausalLM if decodes else AutoModel
+    return cast("Any", kind).from_pretrained(
+        source.folder,
+        config=config,
+        dtype=dtype,
+        attn_implementation=ATTENTION_NAME,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+
+
+def _merge(adapter: Path, module: Any) -> None:
+    """A bare stack's parameters lack the prefix ``model.`` that adapters name layers with."""
+    bare = not hasattr(module, "lm_head")
+    merge_adapter(
+        read_adapter(adapter),
+        {("model." if bare else "") + name: value for name, value in module.named_parameters()},
+    )
+
+
+def _stop_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a text, by generation config, model config and tokenizer."""
+    named: list[Any] = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
+    if (folder / "generation_config.json").is_file():
+        generation: Any = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        named.append(generation.eos_token_id)
+    ids: set[int] = set()
+    for entry in named:
+        if isinstance(entry, int):
+            ids.add(entry)
+        elif isinstance(entry, list):
+            ids.update(cast("list[int]", entry))
+    return frozenset(ids)

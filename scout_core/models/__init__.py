@@ -1,0 +1,1 @@
+"""The bundled models, their adapters and profiles. Knows files and tensors, not transformers."""

