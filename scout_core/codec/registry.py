@@ -1,0 +1,63 @@
+"""Which codecs exist, by wire id, by name and by mode. Adding a codec is one line here."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from scout_core.codec.base import KvCodec
+from scout_core.codec.int4_groups import Int4GroupsCodec
+from scout_core.codec.int8_groups import Int8GroupsCodec
+from scout_core.codec.raw_bf16 import RawBf16Codec
+from scout_core.errors import CodecError, ModeUnavailableError
+from scout_core.modes import Mode
+
+CODECS: Final[tuple[KvCodec, ...]] = (RawBf16Codec(), Int8GroupsCodec(), Int4GroupsCodec())
+
+_BY_ID: Final = {int(codec.codec_id): codec for codec in CODECS}
+_BY_NAME: Final = {codec.name: codec for codec in CODECS}
+
+
+def codec_by_id(codec_id: int) -> KvCodec:
+    """The codec that a block header names.
+
+    Raises:
+        CodecError: no codec has this id.
+    """
+    codec = _BY_ID.get(codec_id)
+    if codec is None:
+        raise CodecError(f"Unknown codec id {codec_id}; known: {sorted(_BY_ID)}. Upgrade this end?")
+    return codec
+
+
+def codec_by_name(name: str) -> KvCodec:
+    """The codec that a person or a setting names.
+
+    Raises:
+        CodecError: no codec has this name.
+    """
+    codec = _BY_NAME.get(name)
+    if codec is None:
+        raise CodecError(f"Unknown codec {name!r}; known: {', '.join(sorted(_BY_NAME))}.")
+    return codec
+
+
+def codec_for_mode(mode: Mode, *, selected: str = "int8_groups") -> KvCodec:
+    """The codec of a mode's KV blocks; ``selected`` names the one that kv_select uses.
+
+    Raises:
+        ModeUnavailableError: scout mode sends no KV.
+        CodecError: ``selected`` names no codec.
+    """
+    match mode:
+        case Mode.KV_BF16:
+            return codec_by_name("raw_bf16")
+        case Mode.KV_INT8:
+            return codec_by_name("int8_groups")
+        case Mode.KV_INT4:
+            return codec_by_name("int4_groups")
+        case Mode.KV_SELECT:
+            return codec_by_name(selected)
+        case Mode.SCOUT:
+            raise ModeUnavailableError("Scout mode sends indices, no KV; it has no KV codec.")
+        case _:
+            assert_never(mode)
