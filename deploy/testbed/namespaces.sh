@@ -73,7 +73,7 @@ up() {
   start cloud cloud "$bin/scout-cloud" --listen "10.77.0.2:$cloud_port" --server-id cloud
   wait_for cloud cloud 10.77.0.2 "$cloud_port"
   start link link "$bin/scout" link --listen "0.0.0.0:$link_port" \
-    --to "10.77.0.2:$cloud_port" "$@"
+    --upstream "10.77.0.2:$cloud_port" "$@"
   wait_for link link 127.0.0.1 "$link_port"
   for n in "${edges[@]}"; do
     start "edge-$n" "edge-$n" "$bin/scout-edge" --listen "127.0.0.1:$edge_port" \
