@@ -10,7 +10,7 @@ from tests.support import programs
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [ROOT / ".ci" / "run", *sorted((ROOT / "deploy").rglob("*.sh"))]
-PROGRAMS = ["docker-compose", "ip", "openssl", "shellcheck", "systemd-analyze"]
+PROGRAMS = ["docker-compose", "ip", "make", "openssl", "shellcheck", "systemd-analyze"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
