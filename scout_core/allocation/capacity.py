@@ -11,8 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from scout_core.errors import SettingsError
+
+LARGEST_JUMP: Final = 1.5
+"""Of the logarithm between two figures: a factor of 4.5."""
+VOLATILITY_MEMORY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +89,21 @@ class CapacityEstimate:
         self._seen_s = now
         self._delay_s = 0.0
         self._probing_first = True
+        self._set_s = now
+        self._variance_per_s = 0.0
 
     @property
     def bytes_per_s(self) -> float:
         return self._estimate
 
-    def configure(self, bytes_per_s: float) -> None:
+    @property
+    def volatility(self) -> float:
+        """Standard deviation of the logarithm of the capacity over one second, lately."""
+        return math.sqrt(self._variance_per_s)
+
+    def configure(self, bytes_per_s: float, now: float) -> None:
         """An operator, or a lower layer that knows, sets the figure."""
-        self._estimate = self._bounded(bytes_per_s)
+        self._set(bytes_per_s, now)
 
     def observe(self, sample: CapacityObservation) -> None:
         """Takes one observation in; without learning nothing changes."""
@@ -104,19 +116,25 @@ class CapacityEstimate:
             self._probing_first = False
             # A queue that already drains needs no second step down.
             if grew:
-                self._lower_to(self._policy.backoff * sample.goodput_bytes_per_s)
+                lowered = self._policy.backoff * sample.goodput_bytes_per_s
+                self._set(min(self._estimate, lowered), sample.at_s)
         elif sample.saturated:
             probe = self._policy.first_probe if self._probing_first else self._policy.probe
             target = sample.goodput_bytes_per_s * (1 + probe)
             part = 1 - math.exp(-span_s / self._policy.response_s)
-            self._estimate = self._bounded(self._estimate + part * (target - self._estimate))
+            self._set(self._estimate + part * (target - self._estimate), sample.at_s)
         elif sample.goodput_bytes_per_s > self._estimate:
-            self._estimate = self._bounded(sample.goodput_bytes_per_s)
+            self._set(sample.goodput_bytes_per_s, sample.at_s)
 
-    def _lower_to(self, bytes_per_s: float) -> None:
-        self._estimate = self._bounded(min(self._estimate, bytes_per_s))
-
-    def _bounded(self, bytes_per_s: float) -> float:
-        return min(
-            max(bytes_per_s, self._policy.minimum_bytes_per_s), self._policy.maximum_bytes_per_s
-        )
+    def _set(self, bytes_per_s: float, now: float) -> None:
+        low, high = self._policy.minimum_bytes_per_s, self._policy.maximum_bytes_per_s
+        bounded = min(max(bytes_per_s, low), high)
+        span_s = now - self._set_s
+        if span_s > 0:
+            # An outage is a jump without end in the logarithm; a few such would rule for ever.
+            jump = min(abs(math.log(bounded / self._estimate)), LARGEST_JUMP)
+            memory = math.exp(-span_s / VOLATILITY_MEMORY_S)
+            added = (1 - memory) * jump**2 / span_s
+            self._variance_per_s = memory * self._variance_per_s + added
+            self._set_s = now
+        self._estimate = bounded

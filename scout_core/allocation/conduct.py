@@ -30,16 +30,19 @@ class ConductPolicy:
         burst_bytes: sent in advance without offence: one credit window, and bytes that were under
             way when a grant shrank.
         tolerance: fraction by which the allowance may be exceeded: clocks and framing differ.
+        lag_s: bytes arrive up to so long after the grant that allowed them: a round trip and the
+            time between two acknowledgements.
         containment_s: an offender goes without grants at least so long.
     """
 
     burst_bytes: float = 262_144.0
     tolerance: float = 0.05
+    lag_s: float = 0.5
     containment_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.burst_bytes < 0 or self.tolerance < 0 or self.containment_s <= 0:
-            raise SettingsError("Conduct needs burst and tolerance ≥ 0 and containment_s > 0.")
+        if min(self.burst_bytes, self.tolerance) < 0 or min(self.lag_s, self.containment_s) <= 0:
+            raise SettingsError("Conduct needs burst and tolerance ≥ 0, lag and containment > 0 s.")
 
 
 class ConductAccount:
@@ -56,6 +59,8 @@ class ConductAccount:
         self._since_s = now
         self._allowed_bytes = policy.burst_bytes
         self._contained_until_s = now
+        self._peak_bytes_per_s = 0.0
+        self._peak_until_s = now
         self.offences = 0
         self.excess_bytes = 0.0
 
@@ -70,6 +75,7 @@ class ConductAccount:
     def granted(self, rate_bytes_per_s: float, now: float) -> None:
         """From ``now`` on the agent may send so fast (all its sessions together)."""
         self._accrue(now)
+        self._remember_peak(now)
         self._rate_bytes_per_s = rate_bytes_per_s
 
     def received(self, size_bytes: float, now: float) -> float:
@@ -90,8 +96,19 @@ class ConductAccount:
         self._contained_until_s = max(self._contained_until_s, until_s)
 
     def _accrue(self, now: float) -> None:
-        # Unused allowance does not pile up beyond a burst, or an idle agent could flood later.
         span_s = max(now - self._since_s, 0.0)
         self._since_s = max(now, self._since_s)
-        self._allowed_bytes = min(self._allowed_bytes, self._policy.burst_bytes)
-        self._allowed_bytes += self._rate_bytes_per_s * span_s
+        peak = max(
+            self._rate_bytes_per_s, self._peak_bytes_per_s if now <= self._peak_until_s else 0.0
+        )
+        # Bytes may arrive a lag after they were allowed, but unused allowance does not pile up
+        # beyond that, or an idle agent could flood later.
+        ceiling = self._policy.burst_bytes + peak * self._policy.lag_s
+        earned = self._allowed_bytes + self._rate_bytes_per_s * span_s
+        self._allowed_bytes = min(earned, ceiling)
+
+    def _remember_peak(self, now: float) -> None:
+        """The rate that ends now still explains bytes that arrive within a lag."""
+        if self._rate_bytes_per_s >= self._peak_bytes_per_s or now > self._peak_until_s:
+            self._peak_bytes_per_s = self._rate_bytes_per_s
+            self._peak_until_s = now + self._policy.lag_s

@@ -6,6 +6,7 @@ solve: ``scheduler`` does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -143,7 +144,8 @@ class UplinkGroup:
         reserved = float(late.sum()) * self._policy.sharing.guarantee_bytes_per_s
         capacity = self.capacity.bytes_per_s
         reserved = min(reserved, capacity * self._policy.sharing.guarantee_fraction)
-        planned = capacity * (1 - self._policy.planning_margin) - reserved
+        cautious = capacity * math.exp(-self._policy.caution * self.capacity.volatility)
+        planned = cautious * (1 - self._policy.planning_margin) - reserved
         problem = self.table.problem(slots, now, max(planned, 0.0))
         shrink = np.where(late, self._policy.late_window, 1.0)
         problem = replace(problem, window_s=problem.window_s * shrink[:, None])

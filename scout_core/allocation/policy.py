@@ -24,6 +24,8 @@ class SchedulerPolicy:
         hysteresis: a request changes its offer only for so much more quality.
         planning_margin: part of the capacity that choices leave unused, against small dips; rates
             use all of it.
+        caution: choices count on a capacity so many standard deviations of its change within a
+            second below its figure now; a steady capacity is counted on in full.
         late_window: a late request counts as in time again when it would be with this part of its
             window, so that it does not go back and forth.
         grant_step: a larger rate is told only if it is more than by this part larger.
@@ -39,6 +41,7 @@ class SchedulerPolicy:
     lease_s: float = 1.0
     hysteresis: float = 0.005
     planning_margin: float = 0.02
+    caution: float = 1.0
     late_window: float = 0.9
     grant_step: float = 0.01
     forget_after_s: float = 30.0
@@ -54,7 +57,7 @@ class SchedulerPolicy:
                 f"A lease of {self.lease_s} s must outlast the period of {self.period_s} s, or it "
                 "ends before it can be renewed."
             )
-        if self.hysteresis < 0 or self.grant_step < 0:
-            raise SettingsError("hysteresis and grant_step must be ≥ 0.")
+        if min(self.hysteresis, self.grant_step, self.caution) < 0:
+            raise SettingsError("hysteresis, grant_step and caution must be ≥ 0.")
         if not 0 <= self.planning_margin < 1 or not 0 < self.late_window <= 1:
             raise SettingsError("planning_margin must be in [0, 1) and late_window in (0, 1].")

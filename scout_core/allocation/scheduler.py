@@ -117,7 +117,7 @@ class UplinkScheduler:
                 return self._observe(event, now)
             case CapacityConfigured():
                 group = self._group(event.group, now)
-                group.group.capacity.configure(event.bytes_per_s)
+                group.group.capacity.configure(event.bytes_per_s, now)
                 return self._capacity_changed(group, now)
             case _:
                 assert_never(event)
