@@ -29,10 +29,12 @@ OUTBOX_BYTES = 256 * 1024
 """A flow whose receiver lets so many arrived bytes lie is not read from: its window is full."""
 TICK_S = 0.001
 """Least time between two timer wake-ups: the resolution of the event loop's poll."""
+EARLY_S = TICK_S / 2
+"""Bytes may land so much before their time: rounding to the nearest tick, not up, has no bias."""
 CATCH_UP_S = 0.010
-"""For so long after the queue was last full an empty queue counts as starved by us, not by the
-sender (whose bytes wait in kernel buffers), and the link's time is not lost. Only fast links,
-whose whole queue drains within it, ever notice."""
+"""After a full queue the senders' bytes wait in kernel buffers, and an emulator that is late finds
+the queue empty through its own fault: the link's time since then is not lost, and the senders have
+so long to hand over what was due. Only links whose whole queue drains within it ever notice."""
 MAX_PASSES = 64
 """Reads and service alternate at most so often before other callbacks of the loop get a turn."""
 MAX_GATHERED = 32
@@ -89,7 +91,10 @@ class Lane:
         self._pipes: dict[FlowId, Pipe] = {}
         self._readable: deque[Pipe] = deque()
         """Flows that may have bytes to read; the others wait for their source's readiness."""
+        self._is_full = False
+        """Whether the last pump left bytes unread for want of room."""
         self._last_full_s = -math.inf
+        self._catch_up_until_s = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self.accepted_bytes = 0
         self.delivered_bytes = 0
@@ -137,16 +142,19 @@ class Lane:
     def pump(self) -> None:
         """Serve, read and write whatever is due now, and set the timer for the rest."""
         now = self._clock()
-        starved = now - self._last_full_s <= CATCH_UP_S
-        busy_since_s = now - CATCH_UP_S if starved else math.inf
+        if self._is_full:
+            self._catch_up_until_s = now + CATCH_UP_S
+        busy_since_s = self._last_full_s if now <= self._catch_up_until_s else math.inf
         self._bottleneck.advance(now, busy_since_s=busy_since_s)
         for _ in range(MAX_PASSES):
             if not self._read():
                 break
             self._bottleneck.advance(now, busy_since_s=busy_since_s)
-        if self._readable:
+        self._is_full = bool(self._readable)
+        if self._is_full:
             self._last_full_s = now
-        self._deliver(now)
+        self._bottleneck.advance(now + EARLY_S, busy_since_s=min(busy_since_s, now))
+        self._deliver(now + EARLY_S)
         self._arm(now)
 
     def _read(self) -> bool:
@@ -248,7 +256,7 @@ class Lane:
             self._timer = None
         next_s = self._bottleneck.next_event_s()
         if next_s < math.inf:
-            self._timer = self._loop.call_later(max(next_s - now, TICK_S), self.pump)
+            self._timer = self._loop.call_later(max(next_s - EARLY_S - now, TICK_S), self.pump)
 
 
 def _arrived(pipe: Pipe) -> list[memoryview]:

@@ -75,6 +75,9 @@ class LinkConfig:
         queue_bytes: of each direction.
         discipline: how connections share each direction.
         seed: of the jitter.
+
+    Raises:
+        SettingsError: see ``DirectionConfig``.
     """
 
     up: RateSchedule
@@ -84,6 +87,10 @@ class LinkConfig:
     queue_bytes: int = DEFAULT_QUEUE_BYTES
     discipline: Discipline = Discipline.FIFO
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for direction in Direction:
+            self.direction(direction)
 
     @classmethod
     def constant(cls, up_mbps: float, down_mbps: float, rtt_s: float = 0.0) -> LinkConfig:

@@ -123,8 +123,9 @@ async def test_round_trip_is_the_base_rtt() -> None:
             await asyncio.wait_for(reader.readexactly(4), 5)
             times.append(monotonic() - started)
         writer.close()
-    assert times[0] >= 0.080, "the first exchange also pays the handshake over the link"
-    assert min(times[1:]) >= 0.040
+    # Each landing may be half a millisecond early (lane.EARLY_S).
+    assert times[0] >= 0.078, "the first exchange also pays the handshake over the link"
+    assert min(times[1:]) >= 0.039
     assert sorted(times[1:])[3] < 0.060
 
 
