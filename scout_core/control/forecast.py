@@ -2,7 +2,8 @@
 
 The model behind it is a distribution of the *average rate over a horizon*: a transfer of ``S``
 bytes is over within ``t`` exactly if the average rate of the first ``t`` seconds reaches ``S / t``.
-Longer horizons average the fading out and let the drift in, so the spread depends on the size.
+That distribution is a mixture of log-normal beliefs whose weights depend on the lag (age of the
+evidence plus the horizon), so the spread depends on the size.
 
 This module owns the arithmetic of one forecast. It does not know where the beliefs came from.
 """
@@ -10,10 +11,13 @@ This module owns the arithmetic of one forecast. It does not know where the beli
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Final
 
-SQRT_2: Final = math.sqrt(2.0)
+from scout_core.control.coverage import IDENTITY, corrected
+
+SQRT_HALF: Final = math.sqrt(0.5)
 LONGEST_TRANSFER_S: Final = 3600.0
 SHORTEST_TRANSFER_S: Final = 1e-4
 LOG_TIME_TOLERANCE: Final = 1e-3
@@ -24,26 +28,14 @@ class RateBelief:
     """One component of the mixture over the log rate (natural log of bytes per second).
 
     Attributes:
-        weight: share of the mixture.
         log_rate: mean.
-        level_variance: variance of the level now.
-        drift_per_s: variance gained per second of horizon (a third of it in an average).
-        fading_s: variance of a one-second average; averages out as ``fading_s / horizon``.
+        deviation: standard deviation, > 0.
+        weights: relative weight at each lag of the forecast.
     """
 
-    weight: float
     log_rate: float
-    level_variance: float
-    drift_per_s: float
-    fading_s: float
-
-    def deviation(self, horizon_s: float) -> float:
-        """Standard deviation of the log of the average rate over ``horizon_s``."""
-        return math.sqrt(
-            self.level_variance
-            + self.drift_per_s * horizon_s / 3.0
-            + self.fading_s / (horizon_s + 0.1)
-        )
+    deviation: float
+    weights: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +43,57 @@ class TransferForecast:
     """What the link is expected to do from now on.
 
     Attributes:
-        beliefs: mixture of log-normal beliefs; weights sum to one.
+        beliefs: mixture of log-normal beliefs.
+        log_lags: natural logs of the lags (seconds) at which the beliefs' weights are given;
+            in between they are interpolated, outside the nearest holds.
+        age_s: age of the evidence; the lag of a transfer is age plus duration.
         round_trip_s: added to every transfer (the last byte travels, its ack returns).
         known: False while nothing but the prior stands behind the figures.
         recent_bytes_per_s: the last observed rates, oldest first, for policies that use no
             distribution.
-        spread_scale: factor on the standard deviations, learnt from past forecasts of this link.
+        correction: what probabilities have turned out to mean on this link (``coverage``).
     """
 
     beliefs: tuple[RateBelief, ...]
+    log_lags: tuple[float, ...]
+    age_s: float
     round_trip_s: float
     known: bool
     recent_bytes_per_s: tuple[float, ...] = field(default=())
-    spread_scale: float = 1.0
+    correction: tuple[float, ...] = IDENTITY
 
     def probability_within(self, payload_bytes: float, seconds: float) -> float:
         """Probability that ``payload_bytes`` are delivered and acknowledged within ``seconds``."""
+        return corrected(self.level(payload_bytes, seconds), self.correction)
+
+    def level(self, payload_bytes: float, seconds: float) -> float:
+        """The same before the link's coverage correction: what ``CoverageCounts`` counts."""
         horizon_s = seconds - self.round_trip_s
         if horizon_s <= 0.0:
             return 0.0
         if payload_bytes <= 0.0:
             return 1.0
         needed = math.log(payload_bytes / horizon_s)
-        total = 0.0
+        row, way = self._lag_position(self.age_s + horizon_s)
+        reached = total = 0.0
         for belief in self.beliefs:
-            deviation = belief.deviation(horizon_s) * self.spread_scale
-            total += belief.weight * math.erfc((needed - belief.log_rate) / (deviation * SQRT_2))
-        return min(1.0, 0.5 * total)
+            weight = belief.weights[row]
+            if way > 0.0:
+                weight += way * (belief.weights[row + 1] - weight)
+            total += weight
+            distance = (needed - belief.log_rate) / belief.deviation
+            reached += weight * math.erfc(distance * SQRT_HALF)
+        return min(1.0, 0.5 * reached / total)
+
+    def _lag_position(self, lag_s: float) -> tuple[int, float]:
+        position = math.log(lag_s)
+        row = bisect_right(self.log_lags, position) - 1
+        if row < 0:
+            return 0, 0.0
+        if row >= len(self.log_lags) - 1:
+            return len(self.log_lags) - 1, 0.0
+        low = self.log_lags[row]
+        return row, (position - low) / (self.log_lags[row + 1] - low)
 
     def transfer_time_s(self, payload_bytes: float, quantile: float) -> float:
         """Seconds within which the payload is through with probability ``quantile`` in (0, 1).

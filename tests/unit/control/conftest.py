@@ -49,7 +49,14 @@ def steady() -> Callable[[float], TransferForecast]:
     """A forecast that is almost sure of a rate in bytes per second."""
 
     def build(bytes_per_s: float) -> TransferForecast:
-        belief = RateBelief(1.0, math.log(bytes_per_s), 1e-6, 0.0, 0.0)
-        return TransferForecast((belief,), 0.0, known=True, recent_bytes_per_s=(bytes_per_s,) * 5)
+        belief = RateBelief(math.log(bytes_per_s), 1e-3, (1.0,))
+        return TransferForecast(
+            beliefs=(belief,),
+            log_lags=(0.0,),
+            age_s=0.0,
+            round_trip_s=0.0,
+            known=True,
+            recent_bytes_per_s=(bytes_per_s,) * 5,
+        )
 
     return build

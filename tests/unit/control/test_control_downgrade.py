@@ -67,5 +67,5 @@ def test_slightly_below_target_is_kept() -> None:
         def probability_within(self, payload_bytes: float, seconds: float) -> float:
             return 0.85 if payload_bytes > 2_000_000 else 0.99
 
-    coin = Coin((), 0.0, known=True)
+    coin = Coin((), (0.0,), 0.0, 0.0, known=True)
     assert isinstance(decide(PROGRESS, coin), Keep)

@@ -77,3 +77,19 @@ def test_a_stall_counts_although_no_byte_arrived() -> None:
 def test_the_prior_is_a_setting() -> None:
     estimator = GoodputEstimator(EstimatorSettings(prior_bytes_per_s=1e4))
     assert estimator.forecast(0.0).median_bytes_per_s == pytest.approx(1e4, rel=0.05)
+
+
+def test_settled_transfers_make_later_forecasts_more_careful_when_they_were_late() -> None:
+    estimator = fed([1e6] * 20)
+    before = estimator.forecast(10.0)
+    for _ in range(30):
+        forecast = estimator.forecast(10.0)
+        estimator.settle(forecast, 10**6, forecast.transfer_time_s(10**6, 0.97))
+    after = estimator.forecast(10.0)
+    assert after.transfer_time_s(10**6, 0.8) > before.transfer_time_s(10**6, 0.8)
+
+
+def test_transfers_over_an_unknown_link_settle_nothing() -> None:
+    estimator = GoodputEstimator()
+    estimator.settle(estimator.forecast(0.0), 10**6, 100.0)
+    assert estimator.forecast(0.0) == GoodputEstimator().forecast(0.0)

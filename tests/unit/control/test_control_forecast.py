@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scout_core.control.coverage import LEVELS
 from scout_core.control.forecast import RateBelief, TransferForecast
 
 
 def forecast_of(
     bytes_per_s: float, deviation: float, round_trip_s: float = 0.0
 ) -> TransferForecast:
-    belief = RateBelief(1.0, math.log(bytes_per_s), deviation**2, 0.01, 0.02)
-    return TransferForecast((belief,), round_trip_s, known=True)
+    belief = RateBelief(math.log(bytes_per_s), deviation, (1.0,))
+    return TransferForecast((belief,), (0.0,), 0.0, round_trip_s, known=True)
 
 
 def test_median_transfer_time_is_size_over_rate_plus_round_trip() -> None:
@@ -54,14 +56,24 @@ def test_nothing_arrives_within_less_than_a_round_trip() -> None:
     assert forecast_of(1e9, 0.5, round_trip_s=0.03).probability_within(1, 0.02) == 0.0
 
 
-def test_longer_transfers_average_the_fading_out() -> None:
-    belief = RateBelief(1.0, math.log(1e6), 0.0, 0.0, 0.2)
-    forecast = TransferForecast((belief,), 0.0, known=True)
+def test_weights_are_those_of_the_lag_age_included() -> None:
+    near = RateBelief(math.log(1e6), 0.1, (1.0, 0.0))
+    usual = RateBelief(math.log(1e5), 0.1, (0.0, 1.0))
+    lags = (math.log(0.1), math.log(10.0))
+    fresh = TransferForecast((near, usual), lags, 0.0, 0.0, known=True)
+    old = TransferForecast((near, usual), lags, 10.0, 0.0, known=True)
+    assert fresh.probability_within(50_000, 0.1) > 0.99
+    assert old.probability_within(50_000, 0.1) < 0.01
+    halfway = fresh.probability_within(500_000, 1.0)
+    assert halfway == pytest.approx(0.5, abs=0.01)
 
-    def spread(size: int) -> float:
-        return forecast.transfer_time_s(size, 0.9) / forecast.transfer_time_s(size, 0.5)
 
-    assert spread(20_000_000) < 0.5 * (spread(100_000) - 1.0) + 1.0
+def test_correction_maps_probabilities_to_what_they_turned_out_to_mean() -> None:
+    forecast = forecast_of(1e6, 0.5)
+    curve = tuple(level**2 for level in LEVELS)
+    careful = replace(forecast, correction=curve)
+    assert careful.probability_within(1_000_000, 1.0) == pytest.approx(0.25, abs=0.01)
+    assert careful.transfer_time_s(10**6, 0.9) > forecast.transfer_time_s(10**6, 0.9)
 
 
 def test_low_rate_lies_below_the_median_rate() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -132,9 +133,7 @@ def test_robust_mpc_is_more_careful_than_the_throughput_rule_on_a_wild_link(
     steady: Steady,
 ) -> None:
     calm = steady(6e6)
-    wild = TransferForecast(
-        calm.beliefs, 0.0, known=True, recent_bytes_per_s=(9e6, 3e6, 9e6, 4e6, 9e6, 6e6)
-    )
+    wild = replace(calm, recent_bytes_per_s=(9e6, 3e6, 9e6, 4e6, 9e6, 6e6))
     situation = Situation(wild, deadline_s=1.0)
     bold = ThroughputPolicy().choose(OFFERS, situation).offer.payload_bytes
     careful = RobustMpcPolicy().choose(OFFERS, situation).offer.payload_bytes
