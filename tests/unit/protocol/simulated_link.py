@@ -106,6 +106,7 @@ class SimulatedLink:
         self._answer = answer
         self._rate_bytes_per_s = rate_bytes_per_s
         self._generation = 0
+        self._cloud_generation = 0
         self._uplink_free_at = 0.0
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -143,13 +144,14 @@ class SimulatedLink:
         self._generation += 1
         self._uplink_free_at = self.now
         lost = ConnectionLost(PeerUnavailableError("The link broke."))
-        generation = self._generation
         self.receive_edge(lost)
+        generation = self._generation
         if cloud_notices_after_s is None:
             return
 
         def cloud_loses() -> None:
-            if generation == self._generation:  # else a new stream took over
+            # A new stream may have taken over; before Open the cloud has no session at all.
+            if generation == self._generation and self.cloud.state is not CloudState.IDLE:
                 self.receive_cloud(lost)
 
         self.at(self.now + cloud_notices_after_s, cloud_loses)
@@ -170,14 +172,20 @@ class SimulatedLink:
         grid = self.shape.delivery_grid_s
         if grid > 0.0:
             arrival = -(-arrival // grid) * grid
-        self._deliver(arrival, lambda: self.receive_cloud(event))
-
-    def _send_down(self, event: EdgeEvent) -> None:
-        self._deliver(self.now + self.shape.one_way_s, lambda: self.receive_edge(event))
-
-    def _deliver(self, arrival: float, call: Callable[[], None]) -> None:
         generation = self._generation
 
+        def arrive() -> None:
+            if isinstance(event, OpenReceived | Resumed):
+                self._cloud_generation = generation  # the cloud answers on this stream from now on
+            self.receive_cloud(event)
+
+        self._deliver(arrival, generation, arrive)
+
+    def _send_down(self, event: EdgeEvent) -> None:
+        arrival = self.now + self.shape.one_way_s
+        self._deliver(arrival, self._cloud_generation, lambda: self.receive_edge(event))
+
+    def _deliver(self, arrival: float, generation: int, call: Callable[[], None]) -> None:
         def arrive() -> None:
             if generation == self._generation:
                 call()
