@@ -84,6 +84,21 @@ class RequestProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestSwitched:
+    """The agent sends another of its offers from the bytes reported so far on.
+
+    A grant recommends an offer; what is sent is the agent's decision, and this event reports it.
+
+    Attributes:
+        session: whose.
+        offer: column of the request's offers.
+    """
+
+    session: SessionId
+    offer: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFinished:
     """The payload is complete, or the session was given up."""
 
@@ -112,6 +127,7 @@ Event = (
     | AgentDied
     | RequestArrived
     | RequestProgress
+    | RequestSwitched
     | RequestFinished
     | CapacitySample
     | CapacityConfigured

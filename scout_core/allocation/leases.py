@@ -61,10 +61,6 @@ class GrantLedger:
         """When the first of all leases runs out; None without leases."""
         return min((lease.expires_at_s for lease in self._leases.values()), default=None)
 
-    def is_overdrawn(self, now: float) -> bool:
-        """Whether more is granted than the capacity, because the capacity fell."""
-        return self.granted_bytes_per_s(now) > self._capacity * (1 + TOLERANCE)
-
     def apply(
         self, changes: Mapping[SessionId, Lease], now: float, *, capacity_bytes_per_s: float
     ) -> None:

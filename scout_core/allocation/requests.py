@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scout_core.allocation.events import RequestArrived
 from scout_core.allocation.flows import Flows
 from scout_core.allocation.problem import (
+    TOLERANCE,
     UNSERVED,
     AllocationProblem,
     BoolArray,
@@ -27,7 +28,7 @@ from scout_core.allocation.problem import (
     IntArray,
     chosen,
 )
-from scout_core.errors import LocalProtocolError
+from scout_core.errors import LocalProtocolError, RemoteProtocolError
 from scout_core.modes import SessionId
 
 _Scalar = TypeVar("_Scalar", np.float64, np.int64)
@@ -69,8 +70,8 @@ class RequestTable:
     """Slots for requests; every array is indexed by slot.
 
     Attributes:
-        standing, incumbent: ``[slots]`` the request's standing and its offer now, ``UNSERVED`` if
-            none yet.
+        standing, incumbent: ``[slots]`` the request's standing, and the offer it was granted for,
+            ``UNSERVED`` if none yet.
         weight, deadline_s, arrived_s, limit_bytes_per_s, progressed_s: ``[slots]``.
         overrun_bytes: ``[slots]`` received beyond what the offer declared.
     """
@@ -83,6 +84,7 @@ class RequestTable:
         self._columns = _Columns(empty, empty, empty, empty, empty.astype(np.bool_))
         self.standing = np.zeros(0, dtype=np.int64)
         self.incumbent = np.zeros(0, dtype=np.int64)
+        self._sending = np.zeros(0, dtype=np.int64)
         self.weight = np.zeros(0)
         self.deadline_s = np.zeros(0)
         self.arrived_s = np.zeros(0)
@@ -133,7 +135,7 @@ class RequestTable:
         self._requests[slot] = request
         self._write_offers(slot, request)
         self.standing[slot] = Standing.NEW
-        self.incumbent[slot] = UNSERVED
+        self.incumbent[slot] = self._sending[slot] = UNSERVED
         self.weight[slot] = weight
         self.deadline_s[slot] = request.deadline_at_s
         self.arrived_s[slot] = self.progressed_s[slot] = now
@@ -153,7 +155,7 @@ class RequestTable:
         """Books progress and returns how many bytes are new; going backwards is ignored."""
         slot = self._slot_of[session]
         new = max(float(received_bytes) - float(self._received[slot]), 0.0)
-        offer = int(self.incumbent[slot])
+        offer = int(self._sending[slot])
         if new == 0.0:
             return 0.0
         self._received[slot] += new
@@ -174,15 +176,30 @@ class RequestTable:
     def overran(self, session: SessionId) -> bool:
         """Whether clearly more arrived than the offer declared."""
         slot = self._slot_of[session]
-        offer = max(int(self.incumbent[slot]), 0)
+        offer = max(int(self._sending[slot]), 0)
         allowed = OVERRUN_BYTES + OVERRUN_TOLERANCE * self._columns.payload_bytes[slot, offer]
         return bool(self.overrun_bytes[slot] > allowed)
 
     def adopt(self, slots: IntArray, choice: IntArray) -> None:
-        """Makes ``choice`` the offers now; a switch away from a selection starts its count anew."""
-        switched = slots[self.incumbent[slots] != choice]
-        self._received_of_offer[switched] = 0.0
+        """Makes ``choice`` the offers granted; a request that has not begun starts in its."""
         self.incumbent[slots] = choice
+        fresh = slots[self._received[slots] == 0]
+        self._sending[fresh] = self.incumbent[fresh]
+
+    def switch(self, session: SessionId, offer: int) -> None:
+        """From here on the agent sends another offer; a selection starts its count anew.
+
+        Raises:
+            RemoteProtocolError: there is no such offer.
+        """
+        slot = self._slot_of[session]
+        if not 0 <= offer < len(self.request(slot).offers):
+            raise RemoteProtocolError(
+                f"Session {session} switched to offer {offer}, which it does not have."
+            )
+        if self._sending[slot] != offer:
+            self._sending[slot] = offer
+            self._received_of_offer[slot] = 0.0
 
     def problem(self, slots: IntArray, now: float, capacity: float) -> AllocationProblem:
         """What the offers of ``slots`` still cost and are worth at ``now``."""
@@ -220,8 +237,11 @@ class RequestTable:
         return np.where(np.isfinite(self._columns.payload_bytes[slot]), fixed, np.inf)
 
     def least_remaining(self, slots: IntArray) -> IntArray:
-        """``[slots]``: the offer with the fewest bytes left."""
+        """``[slots]``: the offer with the fewest bytes left, the one being sent among equals."""
         remaining, _ = self._outlook(slots)
+        sending = self._sending[slots]
+        begun = np.flatnonzero(sending >= 0)
+        remaining[begun, sending[begun]] *= 1 - TOLERANCE
         return remaining.argmin(axis=1).astype(np.int64)
 
     def _outlook(self, slots: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -231,7 +251,7 @@ class RequestTable:
         continues = self._columns.continues[slots]
         quality = np.where(continues, self._kept_quality[slots][:, None] + left * quality, quality)
         remaining = np.where(continues, np.where(continues, payload, 0.0) * left, payload)
-        offer = self.incumbent[slots]
+        offer = self._sending[slots]
         begun = np.flatnonzero((offer >= 0) & (self._received[slots] > 0))
         offer = offer[begun]
         own = payload[begun, offer] - self._received_of_offer[slots[begun]]
@@ -262,6 +282,7 @@ class RequestTable:
         self._requests.extend([None] * more)
         self.standing = _longer(self.standing, more)
         self.incumbent = _longer(self.incumbent, more)
+        self._sending = _longer(self._sending, more)
         self.weight = _longer(self.weight, more)
         self.deadline_s = _longer(self.deadline_s, more)
         self.arrived_s = _longer(self.arrived_s, more)

@@ -34,10 +34,12 @@ from scout_core.allocation.events import (
     RequestArrived,
     RequestFinished,
     RequestProgress,
+    RequestSwitched,
 )
 from scout_core.allocation.group import GroupStatus, UplinkGroup
 from scout_core.allocation.offer import GroupId, TenantPolicy
 from scout_core.allocation.policy import SchedulerPolicy
+from scout_core.allocation.problem import TOLERANCE
 from scout_core.errors import RemoteProtocolError
 from scout_core.modes import AgentId, SessionId
 
@@ -94,7 +96,8 @@ class UplinkScheduler:
             What cannot wait for the next tick; often nothing.
 
         Raises:
-            RemoteProtocolError: a request of an agent that is not attached.
+            RemoteProtocolError: a request of an agent that is not attached, or a switch to an offer
+                that the request does not have.
             LocalProtocolError: a session arrives twice.
         """
         match event:
@@ -110,6 +113,11 @@ class UplinkScheduler:
                 return ()
             case RequestProgress():
                 return self._progress(event, now)
+            case RequestSwitched():
+                timetable = self._group_of(event.session)
+                if timetable is not None:
+                    timetable.group.table.switch(event.session, event.offer)
+                return ()
             case RequestFinished():
                 self._finish(event.session, now)
                 return ()
@@ -239,7 +247,7 @@ class UplinkScheduler:
 
     def _capacity_changed(self, timetable: _Timetable, now: float) -> tuple[Action, ...]:
         group = timetable.group
-        if group.ledger.granted_bytes_per_s(now) > group.capacity.bytes_per_s:
+        if group.ledger.granted_bytes_per_s(now) > group.capacity.bytes_per_s * (1 + TOLERANCE):
             return self._solve(timetable, now)
         if len(group.table):
             self._want(timetable, now)

@@ -28,6 +28,7 @@ from scout_core.allocation.events import (
     RequestArrived,
     RequestFinished,
     RequestProgress,
+    RequestSwitched,
 )
 from scout_core.allocation.flows import Flows
 from scout_core.allocation.offer import GroupId, Offer
@@ -113,9 +114,6 @@ class SchedulerContender:
         for index in step.ended:
             events.append(RequestFinished(_session(index)))
             self._expiries.pop(index, None)
-        if step.now >= self._sampled_s + SAMPLE_S - 1e-9:
-            self._sampled_s = step.now
-            events.append(CapacityConfigured(GROUP, step.capacity_bytes_per_s))
         arrived = {transfer.index for transfer in step.arrived}
         for index, transfer in step.live.items():
             agent = AgentId(f"agent-{transfer.request.agent}")
@@ -131,6 +129,10 @@ class SchedulerContender:
                 events.append(RequestProgress(_session(index), received))
             else:
                 events.append(AgentHeard(agent))
+        # After the progress: a solve may switch offers, and these bytes came before that.
+        if step.now >= self._sampled_s + SAMPLE_S - 1e-9:
+            self._sampled_s = step.now
+            events.append(CapacityConfigured(GROUP, step.capacity_bytes_per_s))
         return events
 
     def _apply(self, actions: tuple[Grant | Reject | Report, ...], step: Step) -> list[int]:
@@ -140,6 +142,8 @@ class SchedulerContender:
                 case Grant():
                     transfer = step.live[_index(action.session)]
                     transfer.choose(action.offer)
+                    switched = RequestSwitched(action.session, action.offer)
+                    self._scheduler.receive(switched, step.now)
                     transfer.rate_bytes_per_s = action.rate_bytes_per_s
                     self._expiries[transfer.index] = action.expires_at_s
                 case Reject():
