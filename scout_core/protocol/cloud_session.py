@@ -182,7 +182,7 @@ class CloudSession:
                 return self._accepted(event, now)
             case RateAllocated():
                 self._receiver.window.allocate(event.rate_bytes_per_s, now)
-                return ()
+                return self._acknowledge_if_receiving(now)
             case TokenProduced():
                 self._tokens.append(event.token)
                 return self._if_attached(SendToken(event.token), now)
@@ -235,10 +235,7 @@ class CloudSession:
         if self._states.current is CloudState.DECIDING:
             self._undelivered += deliveries
             return ()
-        acknowledgements = self._receiver.acknowledge(now)
-        if acknowledgements:
-            self._sent_at = now
-        return (*acknowledgements, *deliveries)
+        return (*self._acknowledge_if_receiving(now), *deliveries)
 
     def _finished(self, event: FinishReceived, now: float) -> tuple[CloudAction, ...]:
         if self._finish_on_stream:
@@ -316,18 +313,25 @@ class CloudSession:
                     "up. Open a new one."
                 )
             )
-        actions = self._receiver.acknowledge(now)
+        actions = self._acknowledge_if_receiving(now)
         if not actions and now >= self._keepalive_at():
-            actions = [self._receiver.ack(now)]
-        if actions:
             self._sent_at = now
-        return tuple(actions)
+            return (self._receiver.ack(now),)
+        return actions
 
     def _send_accepted(self, resume_offset: int, now: float) -> SendAccepted:
         credit_bytes = max(self._receiver.window.grant(now), resume_offset)
         return SendAccepted(
             self._accept.context_state, resume_offset, credit_bytes, self._accept.queue_s
         )
+
+    def _acknowledge_if_receiving(self, now: float) -> tuple[CloudAction, ...]:
+        if self._states.current is not CloudState.RECEIVING:
+            return ()
+        actions = self._receiver.acknowledge(now)
+        if actions:
+            self._sent_at = now
+        return tuple(actions)
 
     def _if_attached(self, action: CloudAction, now: float) -> tuple[CloudAction, ...]:
         if self._states.current is not CloudState.ANSWERING:

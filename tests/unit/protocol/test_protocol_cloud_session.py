@@ -246,6 +246,14 @@ def test_allocated_rate_paces_the_credit() -> None:
     assert session.tick(0.1024) == (SendCredit(WINDOW_MIN_BYTES + 4096),)
 
 
+def test_lifted_pacing_grants_at_once() -> None:
+    session = receiving()
+    session.receive(RateAllocated(40_000.0), 0.0)
+    big = encode_block(BlockKind.KV, 1, 0, 1, bytes(WINDOW_MIN_BYTES))
+    session.receive(chunk(0, big[:65536]), 0.0)
+    assert session.receive(RateAllocated(None), 0.01) == (SendCredit(WINDOW_MIN_BYTES + 65536),)
+
+
 def test_resume_says_where_to_continue_and_forgets_what_waited() -> None:
     session = receiving()
     session.receive(chunk(0, BLOCK[:6]), 0.0)

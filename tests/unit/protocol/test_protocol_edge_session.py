@@ -223,15 +223,18 @@ def test_resume_continues_after_what_the_cloud_has() -> None:
     assert session.acked_bytes == 90
 
 
-def test_switch_that_the_cloud_has_is_not_sent_again() -> None:
+@pytest.mark.parametrize(("resume_offset", "sent_again"), [(99, 1), (100, 1), (101, 0)])
+def test_switch_is_sent_again_unless_the_cloud_has_a_byte_it_describes(
+    resume_offset: int, sent_again: int
+) -> None:
     session = streaming(300)
     session.receive(PayloadAppended(bytes(100)), 0.0)
     session.receive(ModeSwitched(Mode.KV_INT4, 1.0, "deadline_forecast"), 0.0)
     session.receive(PayloadAppended(bytes(200)), 0.0)
     session.receive(LOST, 1.0)
     session.receive(Reconnected(), 1.0)
-    actions = session.receive(accepted(400, resume_offset=101), 1.1)
-    assert not [a for a in actions if isinstance(a, SendSwitch)]
+    actions = session.receive(accepted(400, resume_offset), 1.1)
+    assert len([a for a in actions if isinstance(a, SendSwitch)]) == sent_again
 
 
 def test_cloud_that_lost_the_session_fails_it_with_advice() -> None:

@@ -63,6 +63,7 @@ class Scenario:
     def __init__(self, link: SimulatedLink, blocks: list[Block], breaks: list[Break]) -> None:
         self.link = link
         self.expected: list[tuple[int, bytes]] = []
+        self.expected_switches: list[int] = []
         at = 0.0
         for index, block in enumerate(blocks):
             at += block.after_s
@@ -80,6 +81,8 @@ class Scenario:
             offset = edge.earliest_switch_offset
             self.link.receive_edge(ModeSwitched(Mode.KV_INT4, 1.0, "deadline_forecast", offset))
             self.expected = [entry for entry in self.expected if entry[0] < offset]
+            kept = [earlier for earlier in self.expected_switches if earlier < offset]
+            self.expected_switches = [*kept, offset]
         framed = encode_block(BlockKind.KV, 1, index, 1, bytes((index,)) * block.size)
         self.expected.append((edge.appended_bytes, framed))
         self.link.receive_edge(PayloadAppended(framed))
@@ -124,9 +127,7 @@ def test_machines_deliver_the_same_bytes_and_answer_through_any_losses(
     assert tuple(link.tokens) == ANSWER
     assert scenario.delivered() == scenario.expected
     assert link.commits == 1
-    assert [switch.offset for switch in link.switches] == sorted(
-        {switch.offset for switch in link.switches}
-    )
+    assert [switch.offset for switch in link.switches] == scenario.expected_switches
     assert edge.held_bytes == 0
     assert link.discarded
     assert link.cloud.state is CloudState.DISCARDED
