@@ -1,0 +1,69 @@
+"""The attention scorer gives one score per context token and reuses a prefix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scout_core.engine import Engine
+from scout_core.engine.scoring import CALIBRATED, AttentionScorer, ScoutContext, ScoutScorer
+from scout_core.errors import CodecError, EmptyInputError, ProfileError
+from scout_core.selection import UNCALIBRATED, HeadWeights, calibrated_scores
+from tests.support.tiny_models import HEADS, LAYERS
+
+TEXT = "The lamp was converted to electricity; the beam reaches far."
+QUESTION = "What was converted?"
+
+
+@pytest.fixture
+def context(llama: Engine) -> ScoutContext:
+    return ScoutContext(TEXT, llama.prompt.context_tokens(TEXT))
+
+
+def test_scores_cover_the_context_and_nothing_else(llama: Engine, context: ScoutContext) -> None:
+    scorer: ScoutScorer = AttentionScorer(llama, None)
+    scored = scorer.score(context, QUESTION)
+    assert scored.scores.shape == (len(context.tokens),)
+    assert scored.selector_name == UNCALIBRATED
+    assert scored.prefix is not None
+    assert scored.prefix.length == len(llama.prompt.head_tokens) + len(context.tokens)
+
+
+def test_a_prefix_at_hand_gives_the_same_scores_and_stays_as_it_was(
+    llama: Engine, context: ScoutContext
+) -> None:
+    scorer = AttentionScorer(llama, None)
+    first = scorer.score(context, QUESTION)
+    assert first.prefix is not None
+    again = scorer.score(context, QUESTION, first.prefix)
+    assert torch.equal(again.scores, first.scores)
+    assert first.prefix.next_position == first.prefix.length
+
+
+def test_calibrated_scores_come_from_the_attention_without_the_head(
+    llama: Engine, context: ScoutContext
+) -> None:
+    weights = HeadWeights(torch.rand(LAYERS, HEADS))
+    scored = AttentionScorer(llama, weights).score(context, QUESTION)
+    assert scored.prefix is not None
+    tail = llama.prompt.tail_tokens(QUESTION)
+    attention = llama.question_attention(scored.prefix, tail)
+    head = len(llama.prompt.head_tokens)
+    assert scored.selector_name == CALIBRATED
+    assert torch.equal(scored.scores, calibrated_scores(attention[:, :, head:], weights))
+
+
+def test_weights_of_another_shape_are_refused_at_once(llama: Engine) -> None:
+    with pytest.raises(ProfileError, match="calibrate this model"):
+        AttentionScorer(llama, HeadWeights(torch.ones(LAYERS + 1, HEADS)))
+
+
+def test_another_contexts_prefix_and_an_empty_context_are_refused(
+    llama: Engine, context: ScoutContext
+) -> None:
+    scorer = AttentionScorer(llama, None)
+    prefix = scorer.score(context, QUESTION).prefix
+    with pytest.raises(CodecError, match="another context"):
+        scorer.score(ScoutContext(TEXT, context.tokens[:-1]), QUESTION, prefix)
+    with pytest.raises(EmptyInputError):
+        scorer.score(ScoutContext("", ()), QUESTION)

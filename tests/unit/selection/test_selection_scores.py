@@ -1,0 +1,156 @@
+"""Scores and selectors over attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scout_core.errors import EmptyInputError, ProfileError, RetentionError
+from scout_core.selection import (
+    HeadWeights,
+    PoolKind,
+    calibrated_scores,
+    head_features,
+    kept_count,
+    pooled,
+    select_chunks,
+    select_top,
+    uniform_mean_scores,
+)
+
+
+def attention(layers: int = 2, heads: int = 3, positions: int = 40, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(layers, heads, positions, generator=generator).softmax(dim=-1)
+
+
+def test_features_are_standardised_per_head() -> None:
+    features = head_features(attention())
+    torch.testing.assert_close(features.mean(dim=-1), torch.zeros(2, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        features.square().mean(dim=-1), torch.ones(2, 3), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_head_that_distinguishes_nothing_and_one_that_sees_nothing_score_zero() -> None:
+    flat = attention()
+    flat[0, 0] = 0.025
+    flat[1, 2] = 0.0
+    features = head_features(flat)
+    assert not bool(features[0, 0].any())
+    assert not bool(features[1, 2].any())
+    assert bool(torch.isfinite(features).all())
+
+
+def test_features_do_not_depend_on_a_heads_scale() -> None:
+    torch.testing.assert_close(head_features(attention() * 0.01), head_features(attention()))
+
+
+def test_scores_are_the_weighted_sum_of_features() -> None:
+    weights = torch.tensor([[1.0, 0.0, -2.0], [0.0, 0.5, 0.0]])
+    scores = calibrated_scores(attention(), HeadWeights(weights, bias=0.3, pool_width=1))
+    features = head_features(attention())
+    expected = features[0, 0] - 2 * features[0, 2] + 0.5 * features[1, 1] + 0.3
+    torch.testing.assert_close(scores, expected)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    with pytest.raises(ProfileError, match="calibrate this model"):
+        calibrated_scores(attention(), HeadWeights(torch.ones(3, 3)))
+
+
+def test_the_uniform_mean_weighs_every_head_alike() -> None:
+    torch.testing.assert_close(uniform_mean_scores(attention()), attention().mean(dim=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(PoolKind.AVERAGE, [0.0, 1.0, 1.0, 1.0, 0.0]), (PoolKind.MAXIMUM, [0.0, 3.0, 3.0, 3.0, 0.0])],
+)
+def test_pooling_is_centred(kind: PoolKind, expected: list[float]) -> None:
+    assert pooled(torch.tensor([0.0, 0.0, 3.0, 0.0, 0.0]), 3, kind).tolist() == expected
+
+
+def test_pooling_at_the_ends_averages_over_what_is_there() -> None:
+    assert pooled(torch.tensor([3.0, 1.0, 2.0]), 3, PoolKind.AVERAGE).tolist() == [2.0, 2.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "retention", "kept"),
+    [(170, 0.5, 85), (170, 0.25, 43), (10, 0.1, 1), (3, 0.01, 1), (7, 1.0, 7), (10, 0.3, 3)],
+)
+def test_retention_is_rounded_up(tokens: int, retention: float, kept: int) -> None:
+    assert kept_count(tokens, retention) == kept
+
+
+@pytest.mark.parametrize("retention", [0.0, -0.5, 1.01, float("nan")])
+def test_retention_outside_its_range_is_refused(retention: float) -> None:
+    with pytest.raises(RetentionError):
+        kept_count(10, retention)
+
+
+def test_selecting_from_nothing_is_refused() -> None:
+    with pytest.raises(EmptyInputError):
+        select_top(torch.empty(0), 0.5)
+
+
+def test_the_highest_scores_are_kept_in_order_and_ties_go_to_the_earlier() -> None:
+    assert select_top(torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0]), 0.6).tolist() == [1, 2, 3]
+
+
+def test_chunks_are_kept_whole_until_the_count_is_reached() -> None:
+    scores = torch.tensor([0.0, 0.1, 5.0, 1.0, 2.0, 2.0, 9.0])
+    assert select_chunks(scores, 3 / 7, 2).tolist() == [2, 3, 6]
+    assert select_chunks(scores, 2 / 7, 2).tolist() == [2, 6]
+    with pytest.raises(RetentionError):
+        select_chunks(scores, 0.5, 0)
+
+
+@given(
+    st.lists(st.floats(-5, 5), min_size=1, max_size=60),
+    st.floats(0.01, 1.0),
+    st.integers(1, 20),
+)
+def test_every_selector_keeps_the_same_count_of_ascending_positions(
+    values: list[float], retention: float, chunk: int
+) -> None:
+    scores = torch.tensor(values)
+    for kept in (select_top(scores, retention), select_chunks(scores, retention, chunk)):
+        assert kept.dtype == np.int64
+        assert len(kept) == kept_count(len(values), retention)
+        assert bool((np.diff(kept) > 0).all())
+        assert 0 <= kept[0] <= kept[-1] < len(values)
+
+
+def test_head_weights_survive_a_profile() -> None:
+    weights = HeadWeights(torch.rand(2, 3), 0.5, 7, PoolKind.MAXIMUM)
+    again = HeadWeights.from_dict(weights.to_dict())
+    assert torch.equal(again.weights, weights.weights)
+    assert (again.bias, again.pool_width, again.pool_kind) == (0.5, 7, PoolKind.MAXIMUM)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": [[1.0], [1.0, 2.0]]},
+        {"weights": []},
+        {"weights": [[float("nan"), 1.0]], "layers": 1},
+        {"layers": 5},
+        {"pool_width": 4},
+        {"pool_kind": "median"},
+        {"bias": "much"},
+    ],
+)
+def test_malformed_head_weights_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ProfileError):
+        HeadWeights.from_dict(HeadWeights(torch.ones(2, 2)).to_dict() | change)
+
+
+def test_head_weights_without_a_key_are_refused() -> None:
+    values = HeadWeights(torch.ones(2, 2)).to_dict()
+    del values["pool_width"]
+    with pytest.raises(ProfileError, match="pool_width"):
+        HeadWeights.from_dict(values)
