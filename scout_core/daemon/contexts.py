@@ -42,16 +42,20 @@ def context_hash(tokens: Sequence[int], tokenizer_fingerprint: str) -> ContextHa
 
 @dataclass(slots=True)
 class StoredContext(Generic[CacheT]):
-    """One context of one tenant. ``cache`` covers head and context tokens, at full length."""
+    """One context of one tenant. ``cache`` covers head and context tokens, at full length.
+
+    ``text`` is kept where it is needed (an edge's scout may look at words); else it is empty.
+    """
 
     tokens: tuple[int, ...]
+    text: str = ""
     cache: CacheT | None = None
     last_used_s: float = 0.0
 
     @property
     def nbytes(self) -> int:
         cache_bytes = self.cache.nbytes if self.cache is not None else 0
-        return len(self.tokens) * TOKEN_BYTES + cache_bytes
+        return len(self.tokens) * TOKEN_BYTES + len(self.text) + cache_bytes
 
 
 class ContextStore(Generic[CacheT]):
@@ -102,7 +106,12 @@ class ContextStore(Generic[CacheT]):
         return stored
 
     def put_tokens(
-        self, tenant: TenantId, key: ContextHash, tokens: tuple[int, ...], now: float
+        self,
+        tenant: TenantId,
+        key: ContextHash,
+        tokens: tuple[int, ...],
+        now: float,
+        text: str = "",
     ) -> StoredContext[CacheT]:
         """Stores a context's tokens, keeping a cache it already has.
 
@@ -112,7 +121,7 @@ class ContextStore(Generic[CacheT]):
         known = self.find(tenant, key, now)
         if known is not None:
             return known
-        stored: StoredContext[CacheT] = StoredContext(tokens, last_used_s=now)
+        stored: StoredContext[CacheT] = StoredContext(tokens, text, last_used_s=now)
         if stored.nbytes > self.budget_bytes:
             raise OverloadedError(
                 f"The context needs {stored.nbytes} bytes, the store holds {self.budget_bytes}; "

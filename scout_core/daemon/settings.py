@@ -90,7 +90,7 @@ def _parse(text: str, file: Path | None) -> dict[str, Any]:
 def _refuse_unknown_environment(settings_class: type[DaemonSettings]) -> None:
     """A misspelt variable would otherwise be ignored in silence."""
     prefix = str(settings_class.model_config.get("env_prefix", "")).upper()
-    known = {prefix + name.upper() for name in settings_class.model_fields}
+    known = {prefix + name.upper() for name in (*settings_class.model_fields, "config")}
     for name in os.environ:
         if prefix and name.upper().startswith(prefix) and name.upper() not in known:
             raise SettingsError(

@@ -28,8 +28,9 @@ LONG_LIVED_METHODS: Final = frozenset(
 )
 """Streams with idle timeouts of their own; every other call must carry a deadline."""
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Any
+"""``grpc.RpcMethodHandler``: generic in the stubs only."""
+Context = grpc.aio.ServicerContext
 log = structlog.get_logger("scout.rpc")
 
 

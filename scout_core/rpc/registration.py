@@ -77,6 +77,4 @@ def cost_messages(costs: Iterable[StageCostFigure]) -> list[types_pb2.StageCost]
 
 
 def costs_from_messages(messages: Iterable[types_pb2.StageCost]) -> tuple[StageCostFigure, ...]:
-    return tuple(
-        StageCostFigure(m.stage, m.base_s, m.per_token_s, m.samples) for m in messages
-    )
+    return tuple(StageCostFigure(m.stage, m.base_s, m.per_token_s, m.samples) for m in messages)

@@ -1,5 +1,4 @@
-"""One bidirectional stream as two tasks: a reader that fills a bounded inbox, a writer that
-empties a bounded outbox.
+"""One bidirectional stream as two tasks around bounded queues.
 
 This module knows bytes, not messages. Messages cross it already serialised, so that what is
 counted is what crosses the link. The rules come from STYLE's traps: an independent reader, so that
@@ -10,19 +9,21 @@ queue behind it (6); a peer that stops reading fills the outbox and is told so, 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 import grpc
 import structlog
 
 from scout_core.errors import PeerTimeoutError, SlowConsumerError
 
-DEFAULT_INBOX_BYTES: Final = 4 * 1024 * 1024
+DEFAULT_INBOX_BYTES: Final = 2 * 1024 * 1024
 DEFAULT_OUTBOX_BYTES: Final = 1024 * 1024
 DEFAULT_WRITE_TIMEOUT_S: Final = 20.0
 
+ItemT = TypeVar("ItemT")
 log = structlog.get_logger("scout.rpc")
 
 
@@ -46,87 +47,114 @@ class StreamEnded(Exception):  # noqa: N818 - an end is not an error; only Finis
         self.failure = failure
 
 
-class BoundedBytes:
-    """FIFO of byte strings, bounded by their total size; one waiter on each side.
+class BoundedQueue(Generic[ItemT]):
+    """FIFO bounded by the total size of its items; one consumer, any number of producers.
 
-    A message larger than the bound is admitted when the queue is empty.
+    ``put`` waits for room (an item larger than the bound is admitted when the queue is empty);
+    ``post`` never waits and is for small local items. After ``close`` the remaining items can
+    still be taken; then ``get`` raises StreamEnded, as ``put`` does at once.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._items: deque[bytes] = deque()
+        self._items: deque[tuple[ItemT, int]] = deque()
         self._held_bytes = 0
-        self._changed = asyncio.Condition()
+        self._filled = asyncio.Event()
+        self._relieved = asyncio.Event()
         self._end: StreamEnded | None = None
 
     @property
     def held_bytes(self) -> int:
         return self._held_bytes
 
-    async def put(self, item: bytes) -> None:
-        """Appends when there is room; raises StreamEnded once the queue is closed."""
-        async with self._changed:
-            while self._held_bytes and self._held_bytes + len(item) > self._limit_bytes:
-                if self._end is not None:
-                    break
-                await self._changed.wait()
+    def __len__(self) -> int:
+        return len(self._items)
+
+    async def put(self, item: ItemT, size_bytes: int) -> None:
+        while (
+            self._end is None
+            and self._held_bytes
+            and self._held_bytes + size_bytes > self._limit_bytes
+        ):
+            self._relieved.clear()
+            await self._relieved.wait()
+        if self._end is not None:
+            raise self._end
+        self.post(item, size_bytes)
+
+    def post(self, item: ItemT, size_bytes: int = 0) -> None:
+        self._items.append((item, size_bytes))
+        self._held_bytes += size_bytes
+        self._filled.set()
+
+    async def get(self) -> ItemT:
+        while not self._items:
             if self._end is not None:
                 raise self._end
-            self._items.append(item)
-            self._held_bytes += len(item)
-            self._changed.notify_all()
+            self._filled.clear()
+            await self._filled.wait()
+        item, size_bytes = self._items.popleft()
+        self._held_bytes -= size_bytes
+        self._relieved.set()
+        return item
 
-    async def get(self) -> bytes:
-        """The oldest item; raises StreamEnded once the queue is empty and closed."""
-        async with self._changed:
-            while not self._items:
-                if self._end is not None:
-                    raise self._end
-                await self._changed.wait()
-            item = self._items.popleft()
-            self._held_bytes -= len(item)
-            self._changed.notify_all()
-            return item
+    async def get_until(self, deadline_s: float | None) -> ItemT | None:
+        """Like ``get``; None when ``time.monotonic`` reaches ``deadline_s`` first."""
+        if self._items or deadline_s is None:
+            return await self.get()
+        try:
+            async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
+                return await self.get()
+        except TimeoutError:
+            return None
 
-    async def close(self, end: StreamEnded) -> None:
-        async with self._changed:
-            self._end = end
-            self._changed.notify_all()
+    def close(self, end: StreamEnded | None = None) -> None:
+        self._end = self._end or end or StreamEnded()
+        self._filled.set()
+        self._relieved.set()
 
     async def drained(self) -> None:
         """Waits until everything has been taken, or the queue is closed."""
-        async with self._changed:
-            while self._items and self._end is None:
-                await self._changed.wait()
+        while self._items and self._end is None:
+            self._relieved.clear()
+            await self._relieved.wait()
 
 
-class StreamPump:
-    """Reader and writer task around one stream; use as ``async with``.
+class StreamWriter:
+    """The one task that writes to a stream; use as ``async with``.
 
-    ``receive`` and ``send`` are each for one task. On leaving the block both tasks are cancelled;
-    call ``flush`` first where everything sent must have been handed to grpc.
+    On leaving the block the task is cancelled; ``flush`` first where everything sent must have
+    been handed to grpc.
     """
 
     def __init__(
         self,
         stream: ByteStream,
         *,
-        inbox_bytes: int = DEFAULT_INBOX_BYTES,
         outbox_bytes: int = DEFAULT_OUTBOX_BYTES,
         write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S,
     ) -> None:
         self._stream = stream
-        self._inbox = BoundedBytes(inbox_bytes)
-        self._outbox = BoundedBytes(outbox_bytes)
+        self._outbox: BoundedQueue[bytes] = BoundedQueue(outbox_bytes)
         self._write_timeout_s = write_timeout_s
-        self._tasks: list[asyncio.Task[None]] = []
-        self._write_idle = asyncio.Event()
-        self._write_idle.set()
-        self.received_bytes = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
         self.sent_bytes = 0
 
+    def start(self) -> None:
+        """Starts the task; ``async with`` does this by itself."""
+        self._task = asyncio.create_task(self._write())
+
+    async def stop(self) -> None:
+        """Ends the task; what was not yet handed to grpc is dropped."""
+        self._outbox.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        self.start()
         return self
 
     async def __aexit__(
@@ -135,27 +163,10 @@ class StreamPump:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def receive(self, timeout_s: float | None = None) -> bytes:
-        """The next message.
-
-        Raises:
-            StreamEnded: no more messages will come.
-            PeerTimeoutError: the peer sent nothing for ``timeout_s``.
-        """
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._inbox.get()
-        except TimeoutError:
-            raise PeerTimeoutError(
-                f"The peer sent nothing for {timeout_s:g} s; check the link and retry."
-            ) from None
+        await self.stop()
 
     async def send(self, message: bytes) -> None:
-        """Queues one message for the writer.
+        """Queues one message.
 
         Raises:
             SlowConsumerError: the peer has not read for the write timeout.
@@ -163,50 +174,112 @@ class StreamPump:
         """
         try:
             async with asyncio.timeout(self._write_timeout_s):
-                await self._outbox.put(message)
+                await self._outbox.put(message, len(message))
         except TimeoutError:
-            raise SlowConsumerError(
-                f"The peer has not read for {self._write_timeout_s:g} s; the stream is closed."
-            ) from None
+            raise self._slow_consumer() from None
         self.sent_bytes += len(message)
 
     async def flush(self) -> None:
-        """Waits until every queued message has been handed to grpc."""
+        """Waits until every queued message has been handed to grpc.
+
+        Raises:
+            SlowConsumerError: the peer has not read for the write timeout.
+        """
         try:
             async with asyncio.timeout(self._write_timeout_s):
                 await self._outbox.drained()
-                await self._write_idle.wait()
+                await self._idle.wait()
         except TimeoutError:
-            raise SlowConsumerError(
-                f"The peer has not read for {self._write_timeout_s:g} s; the stream is closed."
-            ) from None
+            raise self._slow_consumer() from None
 
-    async def _read(self) -> None:
-        end = StreamEnded()
-        try:
-            while True:
-                message = await self._stream.read()
-                if not isinstance(message, bytes):  # grpc.aio.EOF
-                    break
-                self.received_bytes += len(message)
-                await self._inbox.put(message)
-        except grpc.aio.AioRpcError as failure:
-            end = StreamEnded(failure)
-        except grpc.aio.BaseError as failure:
-            log.info("stream_read_failed", cause=type(failure).__name__)
-        finally:
-            await self._inbox.close(end)
+    def _slow_consumer(self) -> SlowConsumerError:
+        return SlowConsumerError(
+            f"The peer has not read for {self._write_timeout_s:g} s; the stream is closed."
+        )
 
     async def _write(self) -> None:
         while True:
             message = await self._outbox.get()
-            self._write_idle.clear()
+            self._idle.clear()
             try:
                 await self._stream.write(message)
             except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as failure:
                 # The stream is over (trap 4); the reader learns why from the status.
-                log.info("stream_write_failed", cause=type(failure).__name__)
-                await self._outbox.close(StreamEnded())
+                log.debug("stream_write_failed", cause=type(failure).__name__)
+                self._outbox.close()
                 return
             finally:
-                self._write_idle.set()
+                self._idle.set()
+
+
+async def read_stream(stream: ByteStream) -> bytes:
+    """One message.
+
+    Raises:
+        StreamEnded: half-close, cancel or a broken stream.
+    """
+    try:
+        message = await stream.read()
+    except grpc.aio.AioRpcError as failure:
+        raise StreamEnded(failure) from failure
+    except (grpc.aio.BaseError, asyncio.InvalidStateError) as failure:
+        log.debug("stream_read_failed", cause=type(failure).__name__)
+        raise StreamEnded from failure
+    if not isinstance(message, bytes):  # grpc.aio.EOF
+        raise StreamEnded
+    return message
+
+
+class StreamPump(StreamWriter):
+    """A writer and a reader task with a bounded inbox, for conversations of small messages."""
+
+    def __init__(self, stream: ByteStream, *, inbox_bytes: int, outbox_bytes: int) -> None:
+        super().__init__(stream, outbox_bytes=outbox_bytes)
+        self._inbox: BoundedQueue[bytes] = BoundedQueue(inbox_bytes)
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._reader = asyncio.create_task(self._read())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        await super().__aexit__(kind, error, trace)
+
+    async def receive_until(self, deadline_s: float) -> bytes | None:
+        """The next message; None when ``time.monotonic`` reaches ``deadline_s`` first.
+
+        Raises:
+            StreamEnded: no more messages will come.
+        """
+        return await self._inbox.get_until(deadline_s)
+
+    async def receive(self, timeout_s: float) -> bytes:
+        """The next message.
+
+        Raises:
+            StreamEnded: no more messages will come.
+            PeerTimeoutError: the peer sent nothing for ``timeout_s``.
+        """
+        message = await self._inbox.get_until(time.monotonic() + timeout_s)
+        if message is None:
+            raise PeerTimeoutError(
+                f"The peer sent nothing for {timeout_s:g} s; check the link and retry."
+            )
+        return message
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                message = await read_stream(self._stream)
+                await self._inbox.put(message, len(message))
+        except StreamEnded as end:
+            self._inbox.close(end)

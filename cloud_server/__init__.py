@@ -1,0 +1,1 @@
+"""The cloud daemon: hosts the large model, receives payloads, streams answers."""

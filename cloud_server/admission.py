@@ -1,0 +1,70 @@
+"""Whether a session may start: the request makes sense for this model and fits the budgets.
+
+Pure decisions; nothing is allocated before they pass.
+"""
+
+from __future__ import annotations
+
+from cloud_server.host import ModelHost
+from cloud_server.settings import CloudSettings
+from scout_core.errors import (
+    ContextTooLongError,
+    DeadlineError,
+    EmptyInputError,
+    FingerprintMismatchError,
+    RetentionError,
+    SamplingError,
+)
+from scout_core.modes import Mode
+from scout_core.protocol.opening import OpenParameters
+
+MAX_DEADLINE_S = 600.0
+FRAMING_BYTES = 64 * 1024
+"""Room for block headers beside the bodies; a block per position would be far below it."""
+
+
+def check_open(parameters: OpenParameters, host: ModelHost, settings: CloudSettings) -> None:
+    """Raises the error that says why this session cannot be served here."""
+    engine = host.engine
+    if parameters.model_fingerprint != engine.fingerprint:
+        raise FingerprintMismatchError(
+            f"This server hosts {engine.name} ({engine.fingerprint[:12]}), the session expects "
+            f"{parameters.model_fingerprint[:12] or 'no fingerprint'}; attach again and use the "
+            "model it names.",
+            expected=engine.fingerprint,
+            got=parameters.model_fingerprint,
+        )
+    if not parameters.question.strip():
+        raise EmptyInputError("The question is empty; ask something about the context.")
+    if not 1 <= parameters.context_tokens <= engine.context_limit_tokens:
+        raise ContextTooLongError(
+            f"The context has {parameters.context_tokens} tokens; 1 to "
+            f"{engine.context_limit_tokens} are accepted. Shorten it or raise "
+            "context_limit_tokens.",
+            context_tokens=parameters.context_tokens,
+            limit_tokens=engine.context_limit_tokens,
+        )
+    if not 0.0 < parameters.retention <= 1.0:
+        raise RetentionError(f"Retention must be in (0, 1], got {parameters.retention:g}.")
+    if not -MAX_DEADLINE_S <= parameters.deadline_s <= MAX_DEADLINE_S:
+        raise DeadlineError(
+            f"The deadline must be within {MAX_DEADLINE_S:g} s, got {parameters.deadline_s:g} s."
+        )
+    if parameters.sampling.max_tokens > settings.max_answer_tokens:
+        raise SamplingError(
+            f"max_tokens is {parameters.sampling.max_tokens}, this server allows "
+            f"{settings.max_answer_tokens}."
+        )
+    if parameters.mode is Mode.KV_SELECT:
+        engine.require_eviction()
+
+
+def payload_limit_bytes(parameters: OpenParameters, host: ModelHost) -> int:
+    """The most payload this session can need, whatever it switches to: reserved at admission."""
+    engine = host.engine
+    tokens_bytes = parameters.context_tokens * 4
+    if not parameters.mode.carries_kv:
+        return tokens_bytes + FRAMING_BYTES
+    positions = parameters.context_tokens + len(engine.prompt.head_tokens)
+    # The most that any codec needs is raw bf16.
+    return engine.geometry.bf16_bytes(positions) + tokens_bytes + FRAMING_BYTES

@@ -1,0 +1,80 @@
+"""The cloud daemon put together: model, stores, servicers, one server."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from cloud_server.agents import AgentRegistry
+from cloud_server.control_servicer import ControlServicer
+from cloud_server.host import RETRY_AFTER_DRAIN_S, ModelHost
+from cloud_server.inference_servicer import InferenceServicer
+from cloud_server.settings import CloudSettings
+from cloud_server.transport_servicer import TransportServicer
+from scout_core.daemon.contexts import ContextStore
+from scout_core.daemon.models import load_engine
+from scout_core.daemon.worker import TorchWorker
+from scout_core.rpc.channel import RpcServer, TlsFiles
+from scout_core.rpc.handlers import control_handler, inference_handler, transport_handler
+
+log = structlog.get_logger("scout.cloud")
+
+
+class CloudServer:
+    """The application object of ``scout-cloud``; see ``scout_core.daemon.lifecycle.Daemon``."""
+
+    def __init__(self, settings: CloudSettings) -> None:
+        self.settings = settings
+        self.port = 0
+        self._server = RpcServer()
+        self._worker = TorchWorker()
+        self._control: ControlServicer | None = None
+        self._transport: TransportServicer | None = None
+        self.host: ModelHost | None = None
+
+    async def start(self) -> str:
+        settings = self.settings
+        engine = await self._worker.run(load_engine, settings.model, settings)
+        host = self.host = ModelHost(
+            engine=engine,
+            worker=self._worker,
+            contexts=ContextStore(settings.context_store_bytes, settings.context_ttl_s),
+            max_requests=settings.max_requests,
+            payload_budget_bytes=settings.payload_budget_bytes,
+        )
+        self._control = ControlServicer(settings, host, AgentRegistry())
+        self._transport = TransportServicer(settings, host)
+        self._server.grpc_server.add_generic_rpc_handlers(
+            (
+                control_handler(self._control),
+                transport_handler(self._transport),
+                inference_handler(InferenceServicer(settings, host)),
+            )
+        )
+        tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_authority)
+        self.port = self._server.listen(settings.listen, tls)
+        await self._server.start()
+        return (
+            f"{settings.server_id} serves {engine.name} ({engine.compute_dtype}) on "
+            f"{settings.listen.rsplit(':', 1)[0]}:{self.port}"
+        )
+
+    async def drain(self) -> None:
+        """Health, then notices, then a bounded wait for the sessions in progress."""
+        if self.host is None or self._control is None:
+            return
+        self.host.draining = True
+        await self._server.refuse_new_calls()
+        await self._control.announce_drain("shutdown", RETRY_AFTER_DRAIN_S)
+        try:
+            async with asyncio.timeout(self.settings.drain_timeout_s):
+                await self.host.idle.wait()
+        except TimeoutError:
+            log.warning("drain_cut_short", sessions=self.host.sessions_in_progress)
+
+    async def close(self) -> None:
+        if self._transport is not None:
+            await self._transport.close()
+        await self._server.stop(grace_s=0.5)
+        self._worker.close()

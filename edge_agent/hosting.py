@@ -1,0 +1,110 @@
+"""Loads what the edge's settings name: replica, scout, profile; checks that they fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from edge_agent.host import EdgeHost, ScoutModel
+from edge_agent.settings import EdgeSettings
+from scout_core.control.cost import CostModel
+from scout_core.daemon.contexts import ContextStore
+from scout_core.daemon.models import describe_model, load_engine
+from scout_core.daemon.worker import TorchWorker
+from scout_core.engine import Engine
+from scout_core.engine.scoring import AttentionScorer
+from scout_core.errors import SettingsError
+from scout_core.models.bundled import profile_file
+from scout_core.models.profile import Profile, read_profile
+from scout_core.models.quality import UNCALIBRATED
+from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
+from scout_core.rpc.registration import ModelDescription
+
+SCOUT_STORE_SHARE = 4
+"""A scout keeps a third of the layers: a quarter of the store's budget is plenty."""
+log = structlog.get_logger("scout.edge")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModels:
+    """The engines of an edge, and what it tells the cloud about them."""
+
+    replica: Engine | None
+    scout: Engine | None
+
+    @property
+    def descriptions(self) -> tuple[ModelDescription, ...]:
+        return tuple(
+            describe_model(engine) for engine in (self.replica, self.scout) if engine is not None
+        )
+
+
+def load_host(
+    settings: EdgeSettings, worker: TorchWorker
+) -> tuple[EdgeHost, tuple[ModelDescription, ...]]:
+    """Loads models and profile; runs in the torch thread.
+
+    Raises:
+        SettingsError: neither a scout nor the cloud's model is configured.
+        ProfileError: the profile is unreadable or made for other models.
+        UnknownModelError, UnsupportedModelError: as ``Engine.load``.
+    """
+    if not settings.cloud_model and not settings.scout_model:
+        raise SettingsError("Set scout_model, cloud_model or both: an agent needs a model.")
+    models = LoadedModels(
+        load_engine(settings.cloud_model, settings) if settings.cloud_model else None,
+        load_engine(settings.scout_model, settings) if settings.scout_model else None,
+    )
+    profile = _profile(settings, models)
+    budget = settings.context_store_bytes
+    host = EdgeHost(
+        settings=settings,
+        worker=worker,
+        replica=models.replica,
+        replica_scorer=_replica_scorer(models.replica, profile),
+        scout=_scout(models.scout, profile),
+        quality=profile.quality_table() if profile else UNCALIBRATED,
+        profile_name=profile.name if profile else UNCALIBRATED.name,
+        contexts=ContextStore(budget, settings.context_ttl_s),
+        scout_contexts=ContextStore(budget // SCOUT_STORE_SHARE, settings.context_ttl_s),
+        costs=CostModel(profile.stage_costs() if profile else ()),
+    )
+    return host, models.descriptions
+
+
+def _profile(settings: EdgeSettings, models: LoadedModels) -> Profile | None:
+    """The configured profile, or the one bundled with the pair; checked against the models."""
+    path = Path(settings.profile) if settings.profile else _bundled_profile(settings)
+    if path is None:
+        log.warning("profile_missing", pair=f"{settings.cloud_model} + {settings.scout_model}")
+        return None
+    profile = read_profile(path)
+    cloud = models.replica.fingerprint if models.replica else profile.cloud.fingerprint
+    profile.require_for(cloud, models.scout.fingerprint if models.scout else None)
+    return profile
+
+
+def _bundled_profile(settings: EdgeSettings) -> Path | None:
+    """The profile shipped with the scout, or with the cloud's model where there is no scout."""
+    reference = settings.scout_model or settings.cloud_model
+    if not reference.startswith(BUNDLED_PREFIX):
+        return None
+    return profile_file(bundled_model(reference.removeprefix(BUNDLED_PREFIX)))
+
+
+def _replica_scorer(replica: Engine | None, profile: Profile | None) -> ScoutModel | None:
+    if replica is None:
+        return None
+    record = profile.cloud_head_weights if profile else None
+    scorer = AttentionScorer(replica, record.read() if record else None)
+    return ScoutModel(replica, scorer, scorer.selector_name)
+
+
+def _scout(engine: Engine | None, profile: Profile | None) -> ScoutModel | None:
+    if engine is None:
+        return None
+    record = profile.scout_head_weights if profile else None
+    scorer = AttentionScorer(engine, record.read() if record else None)
+    return ScoutModel(engine, scorer, scorer.selector_name)

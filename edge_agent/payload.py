@@ -1,0 +1,187 @@
+"""The payload of one request as a stream of encoded blocks, made while it is being sent.
+
+Order of blocks by mode:
+
+    kv_*        KV blocks of head and context, position-major
+    kv_select   INDICES, then KV_SELECTED blocks of head and selection
+    scout       INDICES (below retention 1.0), then TOKENS if the cloud lacks the context
+
+Every torch step is one job of the torch thread. The machine that sends the blocks is not known
+here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edge_agent.host import EdgeHost, ScoutModel
+from edge_agent.planning import Question
+from scout_core.codec.positions import encode_positions
+from scout_core.codec.registry import codec_for_mode
+from scout_core.codec.tokens import encode_tokens
+from scout_core.control.cost import Stage
+from scout_core.control.offers import ENCODE_STAGES, CloudContext, Offer
+from scout_core.engine import Engine, KvCache
+from scout_core.engine.scoring import ScoutContext
+from scout_core.errors import ModeUnavailableError
+from scout_core.modes import Execution, Mode
+from scout_core.protocol.blocks import BlockKind, encode_block
+from scout_core.selection import select_top
+
+NO_CODEC = 0
+FULL = 1.0
+
+Selection = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class PayloadTimes:
+    """What making the payload cost, seconds, and what its indices weigh."""
+
+    prefill_s: float = 0.0
+    score_s: float = 0.0
+    encode_s: float = 0.0
+    indices_bytes: int = 0
+
+
+class PayloadSource:
+    """Makes the blocks of one question in the chosen way."""
+
+    def __init__(
+        self, host: EdgeHost, question: Question, offer: Offer, cloud_context: CloudContext
+    ) -> None:
+        self.times = PayloadTimes()
+        self._host = host
+        self._question = question
+        self._offer = offer
+        self._cloud_context = cloud_context
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """Encoded blocks, in stream order."""
+        match self._offer.mode:
+            case Mode.KV_BF16 | Mode.KV_INT8 | Mode.KV_INT4:
+                source = self._full_kv()
+            case Mode.KV_SELECT:
+                source = self._selected_kv()
+            case Mode.SCOUT:
+                source = self._scout()
+        async for block in source:
+            yield block
+
+    async def _scout(self) -> AsyncIterator[bytes]:
+        tokens = self._question.stored.tokens
+        selection: Selection | None = None
+        if self._offer.retention < FULL:
+            selection = await self._select(self._scout_model())
+            yield self._indices_block(selection)
+        if self._cloud_context is not CloudContext.ABSENT:
+            return
+        if selection is not None and self._offer.execution is Execution.SPARSE:
+            tokens = tuple(tokens[index] for index in selection)
+        body = encode_tokens(tokens, self._host.tokenizing.vocabulary)
+        yield encode_block(BlockKind.TOKENS, NO_CODEC, 0, len(tokens), body)
+
+    async def _full_kv(self) -> AsyncIterator[bytes]:
+        replica = self._replica()
+        cache = self._question.stored.cache
+        if cache is not None:
+            for start in range(0, cache.length, replica.block_tokens):
+                stop = min(start + replica.block_tokens, cache.length)
+                yield await self._encode(BlockKind.KV, start, cache.tensor(start, stop))
+            return
+        # Not prefilled yet: each block leaves as soon as it is computed.
+        cache = replica.new_cache(len(self._question.stored.tokens))
+        prefix = (*replica.prompt.head_tokens, *self._question.stored.tokens)
+        steps = replica.prefill_blocks(cache, prefix)
+        started_s = time.monotonic()
+        while (step := await self._host.worker.run(next, steps, None)) is not None:
+            self.times.prefill_s += time.monotonic() - started_s
+            start, kv = step
+            yield await self._encode(BlockKind.KV, start, kv)
+            started_s = time.monotonic()
+        self._host.costs.observe(Stage.EDGE_PREFILL, len(prefix), self.times.prefill_s)
+        self._keep(cache)
+
+    async def _selected_kv(self) -> AsyncIterator[bytes]:
+        replica = self._replica()
+        cache = await self._prefilled(replica)
+        scorer = self._host.replica_scorer
+        if scorer is None:
+            raise ModeUnavailableError("kv_select needs a scorer for the cloud's model.")
+        selection = await self._select(scorer, cache)
+        yield self._indices_block(selection)
+        head = np.arange(len(replica.prompt.head_tokens), dtype=np.int64)
+        kept = np.concatenate([head, selection + len(head)])
+        gathered = await self._host.worker.run(replica.evict, cache, kept.tolist())
+        for start in range(0, gathered.length, replica.block_tokens):
+            stop = min(start + replica.block_tokens, gathered.length)
+            yield await self._encode(BlockKind.KV_SELECTED, start, gathered.tensor(start, stop))
+
+    async def _prefilled(self, replica: Engine) -> KvCache:
+        if self._question.stored.cache is None:
+            started_s = time.monotonic()
+            await self._host.prefill_ahead(self._question.key, self._question.stored)
+            self.times.prefill_s += time.monotonic() - started_s
+        cache = self._question.stored.cache
+        if cache is None:  # larger than the store: compute it for this request alone
+            cache = replica.new_cache(len(self._question.stored.tokens))
+            prefix = (*replica.prompt.head_tokens, *self._question.stored.tokens)
+            await self._host.worker.run(replica.prefill, cache, prefix)
+        return cache
+
+    async def _select(self, model: ScoutModel, prefix: KvCache | None = None) -> Selection:
+        """The context tokens to keep, by the model's scores."""
+        host, question = self._host, self._question
+        if prefix is None:
+            held = host.scout_contexts.find(host.tenant, question.key, time.monotonic())
+            prefix = held.cache if held is not None else None
+        context = ScoutContext(question.stored.text, question.stored.tokens)
+        started_s = time.monotonic()
+        scored = await host.worker.run(
+            model.scorer.score, context, question.parameters.question, prefix
+        )
+        now = time.monotonic()
+        self.times.score_s = now - started_s
+        if model is host.scout:
+            passed = len(model.engine.prompt.tail_tokens(question.parameters.question))
+            if prefix is None:
+                passed += len(question.stored.tokens) + len(model.engine.prompt.head_tokens)
+            host.costs.observe(Stage.EDGE_SCORE, passed, self.times.score_s)
+            if prefix is None and scored.prefix is not None:
+                host.scout_contexts.put_tokens(host.tenant, question.key, (), now)
+                host.scout_contexts.put_cache(host.tenant, question.key, scored.prefix, now)
+        return select_top(scored.scores, self._offer.retention)
+
+    def _indices_block(self, selection: Selection) -> bytes:
+        body = encode_positions(selection, len(self._question.stored.tokens))
+        self.times.indices_bytes = len(body)
+        return encode_block(BlockKind.INDICES, NO_CODEC, 0, len(selection), body)
+
+    async def _encode(self, kind: BlockKind, start: int, kv: torch.Tensor) -> bytes:
+        codec = codec_for_mode(self._offer.mode)
+        started_s = time.monotonic()
+        body = await self._host.worker.run(codec.encode, kv)
+        elapsed_s = time.monotonic() - started_s
+        self.times.encode_s += elapsed_s
+        self._host.costs.observe(ENCODE_STAGES[self._offer.mode], kv.shape[3], elapsed_s)
+        return encode_block(kind, int(codec.codec_id), start, kv.shape[3], body)
+
+    def _keep(self, cache: KvCache) -> None:
+        now = time.monotonic()
+        self._host.contexts.put_cache(self._host.tenant, self._question.key, cache, now)
+
+    def _replica(self) -> Engine:
+        if self._host.replica is None:
+            raise ModeUnavailableError("KV modes need the cloud's model on this edge.")
+        return self._host.replica
+
+    def _scout_model(self) -> ScoutModel:
+        if self._host.scout is None:
+            raise ModeUnavailableError("Retention below 1.0 needs a scout model on this edge.")
+        return self._host.scout

@@ -1,0 +1,133 @@
+"""From a question to a decision: facts, offers, situation, policy. Fast and without I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge_agent.attachment import CloudView
+from edge_agent.host import EdgeHost, StoredEdgeContext
+from scout_core.codec.positions import bound_bytes
+from scout_core.codec.registry import codec_for_mode
+from scout_core.codec.tokens import token_bytes
+from scout_core.control.offers import (
+    Offer,
+    OfferSources,
+    RequestFacts,
+    feasible_offers,
+)
+from scout_core.control.policies import ChanceConstraintPolicy
+from scout_core.control.policy import Decision, Policy, Situation
+from scout_core.control.sizes import BLOCK_HEADER_BYTES
+from scout_core.geometry import KvGeometry
+from scout_core.modes import ContextHash, Execution, Mode
+from scout_core.rpc.requests import GenerateParameters
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSizes:
+    """Sizes from the codecs themselves; see ``scout_core.control.sizes.PayloadSizes``."""
+
+    geometry: KvGeometry
+    vocabulary: int
+    block_tokens: int
+
+    def kv_bytes(self, mode: Mode, positions: int) -> int:
+        codec = codec_for_mode(mode)
+        full, rest = divmod(positions, self.block_tokens)
+        whole = full * (codec.encoded_bytes(self.geometry, self.block_tokens) + BLOCK_HEADER_BYTES)
+        if rest == 0:
+            return whole
+        return whole + codec.encoded_bytes(self.geometry, rest) + BLOCK_HEADER_BYTES
+
+    def index_bytes(self, context_tokens: int, kept: int) -> int:
+        return bound_bytes(context_tokens, kept) + BLOCK_HEADER_BYTES
+
+    def token_bytes(self, tokens: int) -> int:
+        return token_bytes(self.vocabulary, tokens) + BLOCK_HEADER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request, resolved: what is asked about which stored context, and since when."""
+
+    parameters: GenerateParameters
+    key: ContextHash
+    stored: StoredEdgeContext
+    deadline_s: float
+    arrived_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A decision with what it was made from."""
+
+    decision: Decision
+    offers: tuple[Offer, ...]
+    facts: RequestFacts
+    link_bytes_per_s: float
+
+    @property
+    def offer(self) -> Offer:
+        return self.decision.offer
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Chooses how to serve a question."""
+
+    host: EdgeHost
+    policy: Policy = field(default_factory=ChanceConstraintPolicy)
+
+    def plan(self, question: Question, view: CloudView, round_trip_s: float, now: float) -> Plan:
+        """The best offer for the link as it is.
+
+        Raises:
+            ModeUnavailableError: the forced mode or retention cannot be done here.
+        """
+        host = self.host
+        facts = self._facts(question, view, now)
+        sources = OfferSources(
+            sizes=CodecSizes(
+                view.model.geometry, view.model.vocabulary, host.tokenizing.block_tokens
+            ),
+            quality=host.quality,
+            edge_costs=host.costs,
+            cloud_costs=view.costs,
+        )
+        offers = feasible_offers(facts, sources)
+        forecast = host.estimator.forecast(now, round_trip_s)
+        situation = Situation(
+            forecast=forecast,
+            deadline_s=question.deadline_s,
+            elapsed_s=now - question.arrived_s,
+            edge_queue_s=host.worker.queue_s,
+            cloud_queue_s=view.queue_s,
+            round_trip_s=round_trip_s,
+            target_probability=host.settings.target_probability,
+        )
+        decision = self.policy.choose(offers, situation)
+        known_rate = forecast.median_bytes_per_s if forecast.known else 0.0
+        return Plan(decision, offers, facts, known_rate)
+
+    def _facts(self, question: Question, view: CloudView, now: float) -> RequestFacts:
+        host, parameters = self.host, question.parameters
+        engine = host.tokenizing
+        return RequestFacts(
+            context_tokens=len(question.stored.tokens),
+            head_tokens=len(engine.prompt.head_tokens),
+            tail_tokens=len(engine.prompt.tail_tokens(parameters.question)),
+            cloud_context=host.beliefs.about(question.key, now),
+            edge_has_cloud_model=host.holds(view.model),
+            edge_has_scout=host.scout is not None,
+            edge_holds_kv=question.stored.cache is not None,
+            edge_holds_scout_kv=host.scout_contexts.find(host.tenant, question.key, now)
+            is not None,
+            forced_mode=parameters.mode,
+            forced_retention=parameters.retention,
+            forced_execution=parameters.execution,
+        )
+
+
+def requested_execution(offer: Offer) -> Execution | None:
+    """The execution to ask for: only scout mode has one."""
+    return offer.execution if offer.mode is Mode.SCOUT else None

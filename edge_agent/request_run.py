@@ -1,0 +1,270 @@
+"""Serves one question: plan, payload, session, answer, accounting.
+
+Owns the order of things for one request, and the one retry that a wrong belief about the cloud's
+store costs. It yields protocol messages; the servicer only passes them on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from scout.v1 import inference_pb2, types_pb2
+
+from edge_agent.attachment import Attachment, CloudView
+from edge_agent.host import EdgeHost
+from edge_agent.payload import PayloadSource
+from edge_agent.planning import Plan, Planner, Question, requested_execution
+from edge_agent.session_client import Outcome, SessionClient, SessionOptions
+from scout_core.control.offers import CloudContext
+from scout_core.errors import UnknownContextError
+from scout_core.modes import AgentId, Execution, Mode, SessionId
+from scout_core.protocol import actions
+from scout_core.protocol.answer import AnswerSummary
+from scout_core.protocol.edge_session import EdgeTimeouts
+from scout_core.protocol.opening import ContextState, Offer, OpenParameters
+from scout_core.protocol.payload_sender import SendPolicy
+from scout_core.rpc.messages import EXECUTION_TO_WIRE, MODE_TO_WIRE
+from scout_core.rpc.session_wire import REASON_TO_WIRE
+
+MAX_OFFERS: int = 16
+NO_SELECTOR = "none"
+log = structlog.get_logger("scout.edge.request")
+
+CONTEXT_STATES = {
+    ContextState.ABSENT: CloudContext.ABSENT,
+    ContextState.TOKENS: CloudContext.TOKENS,
+    ContextState.KV: CloudContext.KV,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestResult:
+    """What is remembered of a finished request, for status."""
+
+    session_id: SessionId
+    mode: Mode
+    retention: float
+    payload_bytes: int
+    ttft_s: float
+    deadline_s: float
+    outcome: str
+
+
+class RequestRun:
+    """One question on its way. Iterate ``responses`` once."""
+
+    def __init__(
+        self,
+        host: EdgeHost,
+        attachment: Attachment,
+        channel: grpc.aio.Channel,
+        question: Question,
+    ) -> None:
+        self.session_id = SessionId(uuid.uuid4().hex)
+        self._host = host
+        self._attachment = attachment
+        self._channel = channel
+        self._question = question
+        self._planner = Planner(host)
+        self._ttft_s = 0.0
+        self.result: RequestResult | None = None
+
+    async def responses(self) -> AsyncIterator[inference_pb2.GenerateResponse]:
+        """Started, tokens, finished.
+
+        Raises:
+            ScoutError: the request cannot be served, or was given up.
+        """
+        view = self._attachment.require_view()
+        self._host.require_tokenizer_of(view.model)
+        plan = self._plan(view)
+        yield self._started(plan, view)
+        try:
+            async for response in self._serve(plan, view):
+                yield response
+        except UnknownContextError:
+            # The cloud has forgotten what we believed it holds: send the tokens this time.
+            log.info("belief_corrected", session=self.session_id)
+            self._host.beliefs.note(self._question.key, CloudContext.ABSENT, time.monotonic())
+            self.session_id = SessionId(uuid.uuid4().hex)
+            async for response in self._serve(self._plan(view), view):
+                yield response
+
+    def _plan(self, view: CloudView) -> Plan:
+        return self._planner.plan(
+            self._question, view, self._attachment.round_trip_s, time.monotonic()
+        )
+
+    async def _serve(
+        self, plan: Plan, view: CloudView
+    ) -> AsyncIterator[inference_pb2.GenerateResponse]:
+        source = PayloadSource(self._host, self._question, plan.offer, plan.facts.cloud_context)
+        outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue()
+        client = SessionClient(
+            self._channel,
+            self._session_options(view),
+            outcomes.put_nowait,
+            self._host.estimator.observe,
+        )
+        running = asyncio.create_task(client.run(self._open(plan, view), source.blocks()))
+        running.add_done_callback(lambda _: outcomes.put_nowait(None))
+        try:
+            while (outcome := await outcomes.get()) is not None:
+                match outcome:
+                    case actions.SessionAccepted(context_state, _, _):
+                        self._note_context(CONTEXT_STATES[context_state])
+                    case actions.DeliverToken(token, index):
+                        self._ttft_s = self._ttft_s or self._elapsed_s()
+                        yield inference_pb2.GenerateResponse(
+                            token=inference_pb2.Token(
+                                text=token.text, token_id=token.token_id, index=index
+                            )
+                        )
+                    case actions.Complete(summary):
+                        # An empty answer is complete when its end arrives.
+                        self._ttft_s = self._ttft_s or self._elapsed_s()
+                        self._note_computed(plan, summary)
+                        yield self._finished(plan, source, client, summary)
+            await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._question.arrived_s
+
+    def _session_options(self, view: CloudView) -> SessionOptions:
+        settings = self._host.settings
+        return SessionOptions(
+            tenant=self._host.tenant,
+            send_policy=SendPolicy(
+                chunk_bytes=settings.chunk_bytes, initial_credit_bytes=view.initial_credit_bytes
+            ),
+            timeouts=EdgeTimeouts(resume_window_s=settings.resume_window_s),
+            payload_buffer_bytes=settings.payload_buffer_bytes,
+        )
+
+    def _open(self, plan: Plan, view: CloudView) -> OpenParameters:
+        question, offer = self._question, plan.offer
+        return OpenParameters(
+            session_id=self.session_id,
+            agent_id=AgentId(self._host.settings.agent_id),
+            model_fingerprint=view.model.fingerprint,
+            context_hash=question.key,
+            context_tokens=len(question.stored.tokens),
+            question=question.parameters.question,
+            mode=offer.mode,
+            retention=offer.retention,
+            deadline_s=question.deadline_s - self._elapsed_s(),
+            execution=requested_execution(offer),
+            sampling=question.parameters.sampling,
+            expected_payload_bytes=offer.payload_bytes,
+            round_trip_s=self._attachment.round_trip_s,
+            offers=tuple(
+                Offer(other.mode, other.retention, other.payload_bytes, other.quality, other.edge_s)
+                for other in plan.offers[:MAX_OFFERS]
+            ),
+        )
+
+    def _note_context(self, state: CloudContext) -> None:
+        self._host.beliefs.note(self._question.key, state, time.monotonic())
+
+    def _note_computed(self, plan: Plan, summary: AnswerSummary) -> None:
+        """After evict the cloud holds the whole cache; after sparse with all tokens, those."""
+        if plan.offer.mode is not Mode.SCOUT:
+            return
+        if summary.execution is Execution.EVICT:
+            self._note_context(CloudContext.KV)
+
+    def _selector(self, plan: Plan) -> str:
+        if plan.offer.retention >= 1.0:
+            return NO_SELECTOR
+        model = self._host.scout if plan.offer.mode is Mode.SCOUT else self._host.replica_scorer
+        return model.selector_name if model else NO_SELECTOR
+
+    def _started(self, plan: Plan, view: CloudView) -> inference_pb2.GenerateResponse:
+        offer, decision = plan.offer, plan.decision
+        execution = requested_execution(offer)
+        return inference_pb2.GenerateResponse(
+            started=inference_pb2.Started(
+                session_id=self.session_id,
+                mode=MODE_TO_WIRE[offer.mode],
+                forced=self._question.parameters.mode is not None,
+                retention=offer.retention,
+                execution=EXECUTION_TO_WIRE[execution],
+                selector=self._selector(plan),
+                context_tokens=len(self._question.stored.tokens),
+                predicted_payload_bytes=offer.payload_bytes,
+                predicted_ttft_s=decision.predicted_ttft_s,
+                predicted_compliance=decision.probability,
+                expected_quality=offer.quality,
+                link_bytes_per_s=plan.link_bytes_per_s,
+                reason=decision.reason,
+                numerics=self._numerics(plan, view),
+            )
+        )
+
+    def _numerics(self, plan: Plan, view: CloudView) -> str:
+        """Whether the edge's KV is rounded on its way; empty for modes without KV."""
+        replica = self._host.replica
+        if not plan.offer.mode.carries_kv or replica is None:
+            return ""
+        if replica.compute_dtype == view.model.compute_dtype == "bfloat16":
+            return ""
+        return (
+            f"edge computes in {replica.compute_dtype}, KV is rounded to bfloat16 on the wire, "
+            f"cloud computes in {view.model.compute_dtype}"
+        )
+
+    def _finished(
+        self, plan: Plan, source: PayloadSource, client: SessionClient, summary: AnswerSummary
+    ) -> inference_pb2.GenerateResponse:
+        question, times, measured = self._question, source.times, client.measurements
+        geometry = self._attachment.require_view().model.geometry
+        payload_bytes = client.payload_bytes
+        degradation = summary.degradation
+        if measured.reconnects:
+            degradation = f"{degradation}; resumed {measured.reconnects} times".strip("; ")
+        self.result = RequestResult(
+            self.session_id,
+            plan.offer.mode,
+            plan.offer.retention,
+            payload_bytes,
+            self._ttft_s,
+            question.deadline_s,
+            "OK",
+        )
+        return inference_pb2.GenerateResponse(
+            finished=inference_pb2.Finished(
+                finish_reason=REASON_TO_WIRE[summary.finish_reason],
+                mode=MODE_TO_WIRE[plan.offer.mode],
+                degradation=degradation,
+                bytes=types_pb2.ByteCount(
+                    uplink_bytes=measured.uplink_bytes,
+                    downlink_bytes=measured.downlink_bytes,
+                    payload_bytes=payload_bytes,
+                    indices_bytes=times.indices_bytes,
+                    kv_bf16_bytes=geometry.bf16_bytes(len(question.stored.tokens)),
+                ),
+                timing=inference_pb2.Timing(
+                    ttft_s=self._ttft_s,
+                    total_s=self._elapsed_s(),
+                    edge_prefill_s=times.prefill_s,
+                    edge_score_s=times.score_s,
+                    edge_encode_s=times.encode_s,
+                    transfer_s=measured.transfer_s,
+                    cloud_inject_s=summary.inject_s,
+                    cloud_prefill_s=summary.prefill_s,
+                    cloud_queue_s=summary.queue_s,
+                    deadline_s=question.deadline_s,
+                ),
+                answer_tokens=summary.answer_tokens,
+                deadline_met=self._ttft_s <= question.deadline_s,
+            )
+        )

@@ -1,0 +1,270 @@
+"""Runs one session against the cloud: machine, stream, payload and acks on the data channel.
+
+The loop does what the machine says. A dropped stream is replaced while the machine wants it; what
+arrives on a superseded stream is ignored. It knows neither models nor policies: the payload comes
+as encoded blocks, outcomes go to a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import structlog
+
+from scout_core.control.acks import AckTracker
+from scout_core.control.samples import TransferSample
+from scout_core.errors import (
+    DrainingError,
+    RemoteProtocolError,
+    ScoutError,
+    TransportError,
+)
+from scout_core.modes import TenantId
+from scout_core.protocol import actions, events
+from scout_core.protocol.edge_session import EdgeSession, EdgeTimeouts
+from scout_core.protocol.opening import OpenParameters
+from scout_core.protocol.payload_sender import SendPolicy
+from scout_core.rpc.handlers import SESSION_METHOD
+from scout_core.rpc.session_wire import decode_cloud, encode_edge
+from scout_core.rpc.status import error_from_call
+from scout_core.rpc.stream import BoundedQueue, StreamEnded, StreamWriter, read_stream
+from scout_core.rpc.tenancy import tenant_metadata
+
+INBOX_BYTES: Final = 8 * 1024 * 1024
+RECONNECT_PAUSE_S: Final = 0.2
+FINAL_CODES: Final = frozenset({"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"})
+"""Transport statuses that a new stream cannot heal."""
+
+Outcome = actions.SessionAccepted | actions.DeliverToken | actions.Complete
+log = structlog.get_logger("scout.edge.session")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What all sessions of an agent share."""
+
+    tenant: TenantId
+    send_policy: SendPolicy
+    timeouts: EdgeTimeouts
+    payload_buffer_bytes: int
+
+
+@dataclass(slots=True)
+class SessionMeasurements:
+    """What one session measured; times are ``time.monotonic`` seconds."""
+
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    first_sent_s: float | None = None
+    last_acked_s: float | None = None
+    reconnects: int = 0
+
+    @property
+    def transfer_s(self) -> float:
+        if self.first_sent_s is None or self.last_acked_s is None:
+            return 0.0
+        return self.last_acked_s - self.first_sent_s
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One connection of the session."""
+
+    call: grpc.aio.StreamStreamCall[Any, Any]
+    writer: StreamWriter
+    reader: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    event: events.EdgeEvent
+    stream: _Stream | None = field(default=None)
+
+
+class SessionClient:
+    """One session; call ``run`` once.
+
+    Args:
+        channel: the data channel.
+        options: shared by the agent's sessions.
+        on_outcome: receives acceptance, tokens and the summary, in order.
+        on_sample: receives goodput observations.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        options: SessionOptions,
+        on_outcome: Callable[[Outcome], None],
+        on_sample: Callable[[TransferSample], object],
+    ) -> None:
+        self.measurements = SessionMeasurements()
+        self.machine = EdgeSession(options.send_policy, options.timeouts)
+        self._channel = channel
+        self._options = options
+        self._on_outcome = on_outcome
+        self._on_sample = on_sample
+        self._inbox: BoundedQueue[_Arrival] = BoundedQueue(INBOX_BYTES)
+        self._room = asyncio.Event()
+        self._stream: _Stream | None = None
+        self._tracker = AckTracker()
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._payload_bytes = 0
+
+    @property
+    def payload_bytes(self) -> int:
+        """Length of the payload stream so far."""
+        return self._payload_bytes
+
+    async def run(self, parameters: OpenParameters, blocks: AsyncIterator[bytes]) -> None:
+        """Sends the payload and relays the answer.
+
+        Raises:
+            ScoutError: whatever ended the session early, from either end.
+        """
+        self._tracker = AckTracker(round_trip_s=parameters.round_trip_s)
+        feeding = asyncio.create_task(self._feed(blocks))
+        try:
+            self._connect()
+            self._post(events.Start(parameters))
+            while self.machine.is_open:
+                arrival = await self._inbox.get_until(self.machine.next_deadline())
+                for action in self._advance(arrival):
+                    await self._perform(action)
+                self._after_step()
+                if feeding.done():
+                    feeding.result()
+        finally:
+            for task in (feeding, self._reconnecting):
+                if task is not None:
+                    task.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+            await self._disconnect()
+
+    async def _feed(self, blocks: AsyncIterator[bytes]) -> None:
+        """Blocks into the machine, no more than the buffer allows ahead of the acks."""
+        try:
+            async for block in blocks:
+                while self.machine.held_bytes > self._options.payload_buffer_bytes:
+                    self._room.clear()
+                    await self._room.wait()
+                self._payload_bytes += len(block)
+                await self._inbox.put(_Arrival(events.PayloadAppended(block)), len(block))
+            self._post(events.PayloadEnded())
+        except ScoutError:
+            self._post(events.Cancel())
+            raise
+
+    def _post(self, event: events.EdgeEvent, stream: _Stream | None = None) -> None:
+        self._inbox.post(_Arrival(event, stream))
+
+    def _advance(self, arrival: _Arrival | None) -> tuple[actions.EdgeAction, ...]:
+        now = time.monotonic()
+        if arrival is None:
+            return self.machine.tick(now)
+        if arrival.stream is not None and arrival.stream is not self._stream:
+            return ()
+        performed = self.machine.receive(arrival.event, now)
+        if isinstance(arrival.event, events.Acked):
+            self._note_ack(arrival.event, now)
+        return performed
+
+    def _note_ack(self, ack: events.Acked, now: float) -> None:
+        self.measurements.last_acked_s = now
+        sample = self._tracker.on_ack(ack.received_bytes, now, ack.arrival_us)
+        if sample is not None:
+            self._on_sample(sample)
+
+    def _after_step(self) -> None:
+        if self.machine.unsent_bytes:
+            self._tracker.on_credit_blocked()
+        if self.machine.held_bytes <= self._options.payload_buffer_bytes:
+            self._room.set()
+
+    async def _perform(self, action: actions.EdgeAction) -> None:
+        match action:
+            case actions.SendOpen() | actions.SendSwitch() | actions.SendFinish():
+                await self._send(encode_edge(action))
+            case actions.SendChunk(offset, data, _):
+                now = time.monotonic()
+                self.measurements.first_sent_s = self.measurements.first_sent_s or now
+                self._tracker.on_sent(offset + len(data), now)
+                await self._send(encode_edge(action))
+            case actions.SessionAccepted(_, _, resumed):
+                if resumed:
+                    self._tracker = AckTracker(
+                        resume_offset=self.machine.acked_bytes,
+                        round_trip_s=self._tracker.round_trip_s or 0.0,
+                    )
+                self._on_outcome(action)
+            case actions.DeliverToken() | actions.Complete():
+                self._on_outcome(action)
+            case actions.Reconnect(_, cause):
+                log.warning("session_reconnecting", reason=cause.reason, message=cause.message)
+                self.measurements.reconnects += 1
+                await self._disconnect()
+                self._reconnecting = asyncio.create_task(self._reconnect())
+            case actions.Fail(error):
+                raise error
+
+    async def _send(self, message: bytes) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        self.measurements.uplink_bytes += len(message)
+        try:
+            await stream.writer.send(message)
+        except StreamEnded:
+            return  # the reader of this stream reports why
+        except TransportError as error:
+            self._post(events.ConnectionLost(error), stream)
+
+    async def _reconnect(self) -> None:
+        await asyncio.sleep(RECONNECT_PAUSE_S)
+        self._connect()
+        self._post(events.Reconnected(), self._stream)
+
+    def _connect(self) -> None:
+        call = self._channel.stream_stream(
+            SESSION_METHOD, request_serializer=None, response_deserializer=None
+        )(metadata=tenant_metadata(self._options.tenant))
+        stream = _Stream(call, StreamWriter(call))
+        stream.writer.start()
+        stream.reader = asyncio.create_task(self._read(stream))
+        self._stream = stream
+
+    async def _disconnect(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        stream.call.cancel()
+        await stream.writer.stop()
+        if stream.reader is not None:
+            stream.reader.cancel()
+            await asyncio.gather(stream.reader, return_exceptions=True)
+
+    async def _read(self, stream: _Stream) -> None:
+        try:
+            while True:
+                data = await read_stream(stream.call)
+                self.measurements.downlink_bytes += len(data)
+                self._post(decode_cloud(data), stream)
+        except StreamEnded as end:
+            self._post(self._ending(end), stream)
+        except RemoteProtocolError as error:
+            self._post(events.PeerFailed(error), stream)
+
+    def _ending(self, end: StreamEnded) -> events.EdgeEvent:
+        """What the end of a stream means: gone for good, or worth another stream."""
+        if end.failure is None:
+            return events.StreamEnded()
+        error = error_from_call(end.failure)
+        final = error.details.get("grpc_code") in FINAL_CODES
+        if isinstance(error, TransportError) and not isinstance(error, DrainingError) and not final:
+            return events.ConnectionLost(error)
+        return events.PeerFailed(error)

@@ -1,0 +1,1 @@
+"""The ``scout`` command: thin modules, one a command; the work is in the other rooms."""
