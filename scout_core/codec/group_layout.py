@@ -60,9 +60,9 @@ class GroupLayout:
 
     @property
     def group_channels(self) -> int:
-        """Channels in a value group: the largest divisor of head_dim up to 32."""
-        head_dim = self.geometry.head_dim
-        return max(size for size in range(1, GROUP_CHANNELS + 1) if head_dim % size == 0)
+        """Channels in a value group: the largest divisor of head_dim / 2 up to 32."""
+        half = self.geometry.head_dim // 2
+        return max(size for size in range(1, GROUP_CHANNELS + 1) if half % size == 0)
 
     @property
     def key_groups_shape(self) -> tuple[int, int, int]:

@@ -32,40 +32,25 @@ def quantise(bits: Words, sections: GroupSections, group_channels: int) -> bool:
     """
     _, _, _, positions, head_dim = bits.shape
     slabs, groups, _ = sections.key_offsets.shape
-    keys = _widen(bits[:, 0]).reshape(slabs, positions, head_dim)
-    values = _widen(bits[:, 1]).reshape(slabs, positions, -1, group_channels)
-    if not (np.isfinite(keys).all() and np.isfinite(values).all()):
-        return False
-    fine = sections.key_fine.size > 0
+    keys = bits[:, 0].reshape(slabs, positions, head_dim)
+    values = bits[:, 1].reshape(slabs, positions, -1, group_channels)
+    with_fine = sections.key_fine.size > 0
     for group in range(groups):
         rows = slice(group * positions // groups, (group + 1) * positions // groups)
-        block = keys[:, rows]
-        if not _measure(
-            block.min(axis=1),
-            block.max(axis=1),
-            sections.key_offsets[:, group],
-            sections.key_steps[:, group],
-        ):
+        offsets, steps = sections.key_offsets[:, group], sections.key_steps[:, group]
+        if not _measure(keys[:, rows], 1, offsets, steps):
             return False
-        codes = _codes(
-            block,
-            _widen(sections.key_offsets[:, group])[:, None],
-            _widen(sections.key_steps[:, group])[:, None],
-        )
+        codes = _codes(keys[:, rows], offsets[:, None], steps[:, None])
         sections.key_coarse[:, rows] = _pack((codes + 8) >> 4)
-        if fine:
+        if with_fine:
             sections.key_fine[:, rows] = _pack(codes & 15)
-    if not _measure(
-        values.min(axis=3), values.max(axis=3), sections.value_offsets, sections.value_steps
-    ):
+    offsets, steps = sections.value_offsets, sections.value_steps
+    if not _measure(values, 3, offsets, steps):
         return False
-    codes = _codes(
-        values,
-        _widen(sections.value_offsets)[..., None],
-        _widen(sections.value_steps)[..., None],
-    ).reshape(slabs, positions, head_dim)
+    codes = _codes(values, offsets[..., None], steps[..., None])
+    codes = codes.reshape(slabs, positions, head_dim)
     sections.value_coarse[:] = _pack((codes + 8) >> 4)
-    if fine:
+    if with_fine:
         sections.value_fine[:] = _pack(codes & 15)
     return True
 
@@ -115,11 +100,23 @@ def _widen(bits: Words) -> Floats:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _measure(lowest: Floats, highest: Floats, offsets: Words, steps: Words) -> bool:
-    """Writes each group's offset and step; False if a group's range is too large."""
-    offsets[:] = (lowest.view(np.uint32) >> 16).astype(np.uint16)
+def _ordered(bits: Words) -> NDArray[np.int16]:
+    """Each element's place in the total order of floats (-0 before 0); its own inverse."""
+    words = bits.view(np.int16)
+    return words ^ ((words >> 15) & np.int16(0x7FFF))
+
+
+def _measure(bits: Words, axis: int, offsets: Words, steps: Words) -> bool:
+    """Writes each group's offset and step; False if not finite or the range is too large."""
+    places = _ordered(bits)
+    lowest = _ordered(places.min(axis=axis).view(np.uint16)).view(np.uint16)
+    highest = _ordered(places.max(axis=axis).view(np.uint16)).view(np.uint16)
+    for extremes in (lowest, highest):
+        if bool(((extremes & EXPONENT_MASK) == EXPONENT_MASK).any()):
+            return False
+    offsets[:] = lowest
     with np.errstate(over="ignore"):
-        step = np.divide(highest - lowest, np.float32(15), dtype=np.float32)
+        step = np.asarray((_widen(highest) - _widen(lowest)) / np.float32(15), dtype=np.float32)
     if not np.isfinite(step).all():
         return False
     steps[:] = round_to_bf16(step)
@@ -127,16 +124,19 @@ def _measure(lowest: Floats, highest: Floats, offsets: Words, steps: Words) -> b
     return are_valid_groups(offsets, steps)
 
 
-def _codes(elements: Floats, offsets: Floats, steps: Floats) -> NDArray[np.int16]:
+def _codes(bits: Words, offsets: Words, steps: Words) -> NDArray[np.int16]:
     """The 8-bit code of each element."""
-    scale = np.divide(np.float32(16), steps, out=np.zeros_like(steps), where=steps > 0)
-    scaled = np.rint((elements - offsets) * scale)
+    wide_steps = _widen(steps)
+    scale = np.zeros_like(wide_steps)
+    np.divide(np.float32(16), wide_steps, out=scale, where=wide_steps > 0)
+    scaled = np.rint((_widen(bits) - _widen(offsets)) * scale)
     return np.minimum(scaled, np.float32(LARGEST_CODE)).astype(np.int16)
 
 
 def _levels(codes: NDArray[np.int16], offsets: Floats, steps: Floats) -> Words:
     """bf16 bits of ``offset + code · step / 16``."""
-    return round_to_bf16(offsets + codes.astype(np.float32) * (steps * np.float32(0.0625)))
+    rise = codes.astype(np.float32) * (steps * np.float32(0.0625))
+    return round_to_bf16(np.asarray(offsets + rise, dtype=np.float32))
 
 
 def _pack(nibbles: NDArray[np.int16]) -> Octets:
