@@ -28,7 +28,7 @@ def payload_bytes(layout: GroupLayout, with_fine: bool) -> NDArray[np.uint8]:
     positions=st.integers(1, 70),
     head_dim=st.sampled_from([64, 128]),
     with_fine=st.booleans(),
-    scale=st.sampled_from([0.0, 1e-38, 1e-30, 1.0, 1e30, 1e38]),
+    scale=st.sampled_from([0.0, 1e-38, 1e-30, 1.0, 1e30, 5e37]),
     nonfinite=st.booleans(),
 )
 def test_kernels_and_reference_agree_bit_for_bit(
