@@ -20,7 +20,6 @@ from edge_agent.attachment import Attachment, CloudView
 from edge_agent.host import EdgeHost
 from edge_agent.payload import PayloadSource
 from edge_agent.planning import Plan, Planner, Question, requested_execution
-from edge_agent.session_client import Outcome, SessionClient, SessionOptions
 from scout_core.control.offers import CloudContext
 from scout_core.errors import UnknownContextError
 from scout_core.modes import AgentId, Execution, Mode, SessionId
@@ -30,6 +29,7 @@ from scout_core.protocol.edge_session import EdgeTimeouts
 from scout_core.protocol.opening import ContextState, Offer, OpenParameters
 from scout_core.protocol.payload_sender import SendPolicy
 from scout_core.rpc.messages import EXECUTION_TO_WIRE, MODE_TO_WIRE
+from scout_core.rpc.session_client import Outcome, SessionClient, SessionOptions
 from scout_core.rpc.session_wire import REASON_TO_WIRE
 
 MAX_OFFERS: int = 16

@@ -41,7 +41,7 @@ FINAL_CODES: Final = frozenset({"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_
 """Transport statuses that a new stream cannot heal."""
 
 Outcome = actions.SessionAccepted | actions.DeliverToken | actions.Complete
-log = structlog.get_logger("scout.edge.session")
+log = structlog.get_logger("scout.rpc.session")
 
 
 @dataclass(frozen=True, slots=True)
