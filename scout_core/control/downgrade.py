@@ -64,7 +64,7 @@ class Progress:
     backlog_bytes: int
     time_left_s: float
     since_switch_s: float
-    target_probability: float = 0.95
+    target_probability: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from scout_core.control.cost import CostModel, Stage
+from scout_core.control.cost import Stage
 from scout_core.control.sizes import PayloadSizes
 from scout_core.errors import ModeUnavailableError
 from scout_core.modes import Execution, Mode
@@ -30,6 +30,14 @@ class QualityTable(Protocol):
         self, mode: Mode, execution: Execution, retention: float, context_tokens: int
     ) -> float:
         """Quality for one way of serving; 1.0 is the cloud model with the whole context."""
+        ...
+
+
+class StageCosts(Protocol):
+    """Seconds per stage; ``CostModel`` is one."""
+
+    def predict(self, stage: Stage, tokens: int) -> float:
+        """Seconds the stage is expected to take for ``tokens``."""
         ...
 
 
@@ -124,8 +132,8 @@ class OfferSources:
 
     sizes: PayloadSizes
     quality: QualityTable
-    edge_costs: CostModel
-    cloud_costs: CostModel
+    edge_costs: StageCosts
+    cloud_costs: StageCosts
     ladder: tuple[float, ...] = RETENTION_LADDER
 
 

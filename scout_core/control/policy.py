@@ -7,6 +7,7 @@ file in ``policies``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -16,6 +17,8 @@ from scout_core.control.offers import Offer
 from scout_core.errors import ModeUnavailableError
 
 MEDIAN: Final = 0.5
+SQRT_3: Final = math.sqrt(3.0)
+CERTAIN: Final = 0.999
 FIRST_BLOCK_SHARE: Final = 1.0 / 16.0
 """Encoding is overlapped with sending block by block; the first block's encoding is not."""
 
@@ -31,6 +34,8 @@ class Situation:
         edge_queue_s: wait before the edge's worker takes this request.
         cloud_queue_s: wait before the cloud's worker takes it.
         round_trip_s: smallest round trip; half of it brings the first token back.
+        compute_error: relative standard deviation of predicted compute times
+            (``CostModel.relative_error``).
         target_probability: the least probability of meeting the deadline that is acceptable.
     """
 
@@ -40,7 +45,8 @@ class Situation:
     edge_queue_s: float = 0.0
     cloud_queue_s: float = 0.0
     round_trip_s: float = 0.0
-    target_probability: float = 0.95
+    compute_error: float = 0.05
+    target_probability: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +104,36 @@ def ttft_s(offer: Offer, situation: Situation, transfer_s: float) -> float:
 
 
 def meeting_probability(offer: Offer, situation: Situation) -> float:
-    """Probability that the first token meets the deadline."""
+    """Probability that the first token meets the deadline.
+
+    The computation's error is taken in by three-point Gauss-Hermite quadrature over a normal
+    distribution; where even the late point is as good as certain, it alone is looked at.
+    """
     slack_s = situation.deadline_s - compute_s(offer, situation)
+    spread_s = SQRT_3 * situation.compute_error * (offer.edge_s + offer.cloud_s)
+    late = _within(offer, situation, slack_s - spread_s)
+    if late >= CERTAIN or spread_s == 0.0:
+        return late
+    middle = _within(offer, situation, slack_s)
+    early = _within(offer, situation, slack_s + spread_s)
+    return (late + 4.0 * middle + early) / 6.0
+
+
+def _within(offer: Offer, situation: Situation, slack_s: float) -> float:
     if slack_s <= 0.0 or offer.encode_s > slack_s:
         return 0.0
-    return situation.forecast.probability_within(offer.payload_bytes, slack_s)
+    begins_in_s = situation.edge_queue_s + offer.edge_s
+    return situation.forecast.probability_within(offer.payload_bytes, slack_s, begins_in_s)
 
 
-def decision(offer: Offer, situation: Situation, reason: str) -> Decision:
-    """A decision with its median time and probability filled in from the forecast."""
+def decision(
+    offer: Offer, situation: Situation, reason: str, probability: float | None = None
+) -> Decision:
+    """A decision with its median time, and its probability unless it is known already."""
     transfer_s = situation.forecast.transfer_time_s(offer.payload_bytes, MEDIAN)
-    return Decision(
-        offer=offer,
-        predicted_ttft_s=ttft_s(offer, situation, transfer_s),
-        probability=meeting_probability(offer, situation),
-        reason=reason,
-    )
+    if probability is None:
+        probability = meeting_probability(offer, situation)
+    return Decision(offer, ttft_s(offer, situation, transfer_s), probability, reason)
 
 
 def require_offers(offers: Sequence[Offer]) -> None:

@@ -1,8 +1,9 @@
 """Ours: the paper's Eq. 4 as a chance constraint.
 
-Highest expected quality among the offers whose probability of meeting the deadline reaches the
-target; ties go to fewer bytes. If none reaches it, the most probable one, and the reason says so.
-Owns that rule; the probabilities are the forecast's.
+Among the offers whose probability of meeting the deadline reaches the target, the one with the
+highest expected quality *in time*: quality times that probability, so that a hundredth of quality
+is not bought with a tenth of certainty. Ties go to fewer bytes. If none reaches the target, the
+likeliest, and the reason says so. Owns that rule; the probabilities are the forecast's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,33 @@ from scout_core.control.policy import (
     require_offers,
 )
 
-QUALITY_TIE: Final = 1e-9
+TIE: Final = 1e-6
+"""Expected qualities this close are equal; no profile is measured that finely."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    """An offer and its probability of being in time."""
+
+    offer: Offer
+    probability: float
+
+    @property
+    def value(self) -> float:
+        return self.offer.quality * self.probability
+
+    def beats(self, other: _Rated) -> bool:
+        """More expected quality, or as much with fewer bytes."""
+        if abs(self.value - other.value) > TIE:
+            return self.value > other.value
+        return self.offer.payload_bytes < other.offer.payload_bytes
+
+    def likelier_than(self, other: _Rated) -> bool:
+        """More probable; where nothing can make it, sooner done."""
+        if self.probability != other.probability:
+            return self.probability > other.probability
+        mine, its = self.offer, other.offer
+        return mine.edge_s + mine.cloud_s < its.edge_s + its.cloud_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +58,28 @@ class ChanceConstraintPolicy:
 
     def choose(self, offers: Sequence[Offer], situation: Situation) -> Decision:
         require_offers(offers)
-        best: Offer | None = None
-        likeliest, likeliest_probability = offers[0], -1.0
-        for offer in offers:
-            if best is not None and not _better(offer, best):
-                continue
-            probability = meeting_probability(offer, situation)
-            if probability >= situation.target_probability:
-                best = offer
-            elif best is None and _likelier(offer, probability, likeliest, likeliest_probability):
-                likeliest, likeliest_probability = offer, probability
+        target = situation.target_probability
+        best: _Rated | None = None
+        likeliest = _Rated(offers[0], -1.0)
+        for offer in sorted(offers, key=lambda offer: (-offer.quality, offer.payload_bytes)):
+            if best is not None and offer.quality < best.value - TIE:
+                break  # even when certain, neither this nor any later one is worth more
+            rated = _Rated(offer, meeting_probability(offer, situation))
+            if rated.probability >= target and (best is None or rated.beats(best)):
+                best = rated
+            if rated.likelier_than(likeliest):
+                likeliest = rated
         if best is not None:
             return decision(
-                best,
+                best.offer,
                 situation,
-                f"Best quality that meets {situation.deadline_s:g} s with at least "
-                f"{situation.target_probability:.0%}.",
+                f"Best quality that meets {situation.deadline_s:g} s with at least {target:.0%}.",
+                best.probability,
             )
         return decision(
-            likeliest,
+            likeliest.offer,
             situation,
-            f"No mode meets {situation.deadline_s:g} s with {situation.target_probability:.0%}; "
-            f"this one is the likeliest ({likeliest_probability:.0%}).",
+            f"No mode meets {situation.deadline_s:g} s with {target:.0%}; this one is the "
+            f"likeliest ({likeliest.probability:.0%}).",
+            likeliest.probability,
         )
-
-
-def _better(offer: Offer, than: Offer) -> bool:
-    if offer.quality > than.quality + QUALITY_TIE:
-        return True
-    tied = offer.quality >= than.quality - QUALITY_TIE
-    return tied and offer.payload_bytes < than.payload_bytes
-
-
-def _likelier(offer: Offer, probability: float, than: Offer, than_probability: float) -> bool:
-    if probability != than_probability:
-        return probability > than_probability
-    # Usually both are 0: nothing can make it, so at least be quick and cheap.
-    return offer.edge_s + offer.cloud_s < than.edge_s + than.cloud_s

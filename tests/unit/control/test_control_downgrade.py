@@ -64,7 +64,9 @@ def test_no_upgrade_right_after_a_switch(steady: Steady) -> None:
 
 def test_slightly_below_target_is_kept() -> None:
     class Coin(TransferForecast):
-        def probability_within(self, payload_bytes: float, seconds: float) -> float:
+        def probability_within(
+            self, payload_bytes: float, seconds: float, delay_s: float = 0.0
+        ) -> float:
             return 0.85 if payload_bytes > 2_000_000 else 0.99
 
     coin = Coin((), (0.0,), 0.0, 0.0, known=True)
