@@ -36,7 +36,7 @@ class Effort:
     states: int
 
 
-THOROUGH: Final = Effort(opened_requests=64, states=2_048)
+THOROUGH: Final = Effort(opened_requests=48, states=1_024)
 """Proves the optimum of nearly every problem of up to 100 requests, in a few milliseconds."""
 BRIEF: Final = Effort(opened_requests=24, states=96)
 """Bounded to about 2 ms: for large problems, which the greedy has nearly solved."""

@@ -39,6 +39,8 @@ from scout_core.evaluation.allocation_workload import Workload
 from scout_core.modes import AgentId, SessionId, TenantId
 
 GROUP = GroupId("uplink")
+STUDY_POLICY = SchedulerPolicy(coalesce_s=0.0, planning_margin=0.0)
+"""The defaults, but for what virtual time does not have: bursts of events and framing bytes."""
 SAMPLE_S = 0.1
 """How often ours learns the capacity: it follows a change up to so much later."""
 FAREWELL_BYTES_PER_S = 1.0
@@ -82,14 +84,12 @@ class SchedulerContender:
 
     Args:
         workload: for the agents' names; nothing of the future is used.
-        policy: settings.
+        policy: settings; ``STUDY_POLICY`` unless given.
     """
 
     def __init__(self, workload: Workload, policy: SchedulerPolicy | None = None) -> None:
         first = CapacityPolicy(workload.mean_bytes_per_s, minimum_bytes_per_s=FAREWELL_BYTES_PER_S)
-        self._scheduler = UplinkScheduler(
-            lambda _: first, policy=SchedulerPolicy(coalesce_s=0.0) if policy is None else policy
-        )
+        self._scheduler = UplinkScheduler(lambda _: first, policy=policy or STUDY_POLICY)
         self._attached: dict[AgentId, None] = {}
         self._sampled_s = -math.inf
         self._expiries: dict[int, float] = {}
