@@ -91,12 +91,24 @@ async def test_trap_3_two_ends_that_only_write_stop_each_other() -> None:
 
 async def test_trap_4_concurrent_writes_break_the_call() -> None:
     """Workaround: one writer task a stream."""
-    async with byte_server(echo) as (_, port), byte_channel(port) as channel:
+    release = asyncio.Event()
+
+    async def never_read(_: AsyncIterator[bytes], __: Context) -> None:
+        await release.wait()
+
+    async with byte_server(never_read) as (_, port), byte_channel(port) as channel:
         call = open_call(channel)
-        chunk = bytes(256 * KIB)
-        results = await asyncio.gather(call.write(chunk), call.write(chunk), return_exceptions=True)
-        errors = [result for result in results if isinstance(result, aio.AioRpcError)]
-        assert [error.code() for error in errors] == [grpc.StatusCode.INTERNAL]
+        # More than the buffers take, so that some write is still under way when the next begins.
+        # That one may never return, hence no gathering.
+        writes = [asyncio.ensure_future(call.write(bytes(MIB))) for _ in range(16)]
+        done, pending = await asyncio.wait(writes, timeout=10, return_when=asyncio.FIRST_EXCEPTION)
+        errors = [write.exception() for write in done if not write.cancelled()]
+        codes = {error.code() for error in errors if isinstance(error, aio.AioRpcError)}
+        assert codes == {grpc.StatusCode.INTERNAL}
+        for write in pending:
+            write.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        release.set()
 
 
 async def test_trap_4_a_write_after_the_end_is_an_invalid_state() -> None:

@@ -54,9 +54,9 @@ async def test_parent_steps_the_rate_of_its_child() -> None:
         counting_server() as upstream,
         LinkProcess(arguments(upstream, "--child", "--up-mbps", "8", "--rtt-ms", "0")) as link,
     ):
-        assert 0.39 <= await upload_s(link.address, 400_000) < 0.6
+        assert 0.39 <= await upload_s(link.address, 400_000) < 1.2
         await link.set_rate(up_mbps=80.0)
-        assert await upload_s(link.address, 400_000) < 0.2
+        assert await upload_s(link.address, 400_000) < 0.35
         statistics = await link.statistics()
         assert statistics["up"]["delivered_bytes"] == 800_000
         assert statistics["up"]["rate_mbps"] == 80.0
@@ -69,7 +69,7 @@ async def test_parent_makes_outages_and_resets() -> None:
         LinkProcess(arguments(upstream, "--child", "--rtt-ms", "0")) as link,
     ):
         await link.outage(0.4)
-        assert 0.38 <= await upload_s(link.address, 1000) < 0.8
+        assert 0.38 <= await upload_s(link.address, 1000) < 1.5
         reader, writer = await asyncio.open_connection(*link.address)
         for _ in range(500):
             if (await link.statistics())["open_connections"]:
