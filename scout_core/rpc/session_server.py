@@ -1,0 +1,241 @@
+"""One session as its cloud end keeps it: machine, inbox and the stream it has just now.
+
+A session outlives its stream: after a drop the machine waits for the edge to come back with the
+same id. The loop does what the machine says and decides nothing about the protocol; blocks go to a
+consumer, of which it knows neither model nor store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import grpc
+import structlog
+
+from scout_core.errors import (
+    PayloadError,
+    PeerTimeoutError,
+    PeerUnavailableError,
+    RemoteProtocolError,
+    ScoutError,
+    TransportError,
+)
+from scout_core.protocol import actions, events
+from scout_core.protocol.blocks import Block
+from scout_core.protocol.cloud_session import CloudSession
+from scout_core.protocol.cloud_states import CloudState
+from scout_core.protocol.opening import OpenParameters
+from scout_core.rpc.session_wire import decode_edge, encode_cloud
+from scout_core.rpc.stream import BoundedQueue, StreamEnded, StreamWriter, read_stream
+
+INBOX_BYTES: Final = 2 * 1024 * 1024
+OPEN_TIMEOUT_S: Final = 10.0
+log = structlog.get_logger("scout.rpc.session")
+
+
+class PayloadConsumer(Protocol):
+    """Takes what a session delivers, in stream order."""
+
+    async def take_block(self, block: Block) -> None:
+        """A complete block; nothing is committed yet. Waiting here holds up acks and credit."""
+        ...
+
+    def note_switch(self, switch: actions.ApplySwitch) -> None:
+        """Blocks taken from now on are coded in another mode."""
+        ...
+
+    def commit(self) -> None:
+        """Every block was taken and the digest agrees: answer now."""
+        ...
+
+
+@dataclass(slots=True)
+class Outlet:
+    """The stream a session answers on. ``closed`` tells the stream's handler to return."""
+
+    writer: StreamWriter
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    error: ScoutError | None = None
+    session: ServedSession | None = None
+
+    def close(self, error: ScoutError | None = None) -> None:
+        if not self.closed.is_set():
+            self.error = error
+            self.closed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event and the stream it came on; None: a local event."""
+
+    event: events.CloudEvent
+    outlet: Outlet | None = None
+
+
+class ServedSession:
+    """Runs one session until it is discarded."""
+
+    def __init__(
+        self, machine: CloudSession, parameters: OpenParameters, consumer: PayloadConsumer
+    ) -> None:
+        self.parameters = parameters
+        self.inbox: BoundedQueue[Arrival] = BoundedQueue(INBOX_BYTES)
+        self.uplink_bytes = 0
+        self._machine = machine
+        self._consumer = consumer
+        self._outlet: Outlet | None = None
+        self._discarded = False
+
+    def attach(self, outlet: Outlet, event: events.OpenReceived | events.Resumed) -> None:
+        """Answers on ``outlet`` from now on; a stream it replaces is told to end."""
+        if self._outlet is not None:
+            self._outlet.close(PeerUnavailableError("The session was resumed on another stream."))
+        self._outlet = outlet
+        outlet.session = self
+        self.inbox.post(Arrival(event, outlet))
+
+    def post(self, event: events.CloudEvent, outlet: Outlet | None = None) -> None:
+        """Adds a small event without waiting."""
+        self.inbox.post(Arrival(event, outlet))
+
+    async def run(self) -> None:
+        """Drives the machine; returns when nothing of the session is left."""
+        try:
+            while not self._discarded:
+                arrival = await self.inbox.get_until(self._machine.next_deadline(time.monotonic()))
+                for action in self._advance(arrival):
+                    await self._perform(action)
+                self._let_go_of_suspended_stream()
+        finally:
+            self._close_outlet(PeerUnavailableError("The session ended; ask again."))
+
+    def _advance(self, arrival: Arrival | None) -> tuple[actions.CloudAction, ...]:
+        now = time.monotonic()
+        try:
+            if arrival is None:
+                return self._machine.tick(now)
+            if arrival.outlet is not None and arrival.outlet is not self._outlet:
+                return ()  # a superseded stream has nothing to say any more
+            return self._machine.receive(arrival.event, now)
+        except (RemoteProtocolError, PayloadError) as error:
+            return (actions.Fail(error), actions.Discard())
+
+    async def _perform(self, action: actions.CloudAction) -> None:
+        match action:
+            case (
+                actions.SendAccepted()
+                | actions.SendCredit()
+                | actions.SendAck()
+                | actions.SendToken()
+            ):
+                await self._send(encode_cloud(action))
+            case actions.SendDone():
+                await self._send(encode_cloud(action))
+                self._close_outlet(None)
+            case actions.DeliverBlock(block):
+                await self._consumer.take_block(block)
+            case actions.ApplySwitch():
+                self._consumer.note_switch(action)
+            case actions.CommitPayload():
+                self._consumer.commit()
+            case actions.Fail(error):
+                log.warning(
+                    "session_failed",
+                    session=self.parameters.session_id,
+                    agent=self.parameters.agent_id,
+                    reason=error.reason,
+                    message=error.message,
+                )
+                self._close_outlet(error)
+            case actions.Discard():
+                self._discarded = True
+
+    async def _send(self, message: bytes) -> None:
+        if self._outlet is None:
+            return
+        outlet = self._outlet
+        try:
+            await outlet.writer.send(message)
+        except StreamEnded:
+            self.post(events.ConnectionLost(PeerUnavailableError("The stream broke.")), outlet)
+        except TransportError as error:
+            outlet.close(error)
+            self.post(events.ConnectionLost(error), outlet)
+
+    def _close_outlet(self, error: ScoutError | None) -> None:
+        if self._outlet is not None:
+            self._outlet.close(error)
+            self._outlet = None
+
+    def _let_go_of_suspended_stream(self) -> None:
+        if self._machine.state in (CloudState.SUSPENDED, CloudState.DETACHED):
+            self._close_outlet(PeerUnavailableError("The stream ended early; resume the session."))
+
+
+OpenSession = Callable[[events.OpenReceived, Outlet], ServedSession]
+"""The session that an open names, new or resumed and already attached to the outlet; raises the
+ScoutError that says why it cannot be served."""
+
+
+async def serve_session_stream(
+    context: grpc.aio.ServicerContext[Any, Any], open_session: OpenSession
+) -> None:
+    """Behaviour of Session on raw messages: one call per stream, not per session.
+
+    Raises:
+        ScoutError: what the stream is to end with.
+    """
+    async with StreamWriter(context) as writer:
+        outlet = Outlet(writer)
+        reader = asyncio.create_task(_read(context, outlet, open_session))
+        try:
+            await outlet.closed.wait()
+            await writer.flush()
+        except asyncio.CancelledError:  # the client cancelled, or its connection broke
+            if outlet.session is not None:
+                lost = PeerUnavailableError("The edge's stream was cancelled.")
+                outlet.session.post(events.ConnectionLost(lost), outlet)
+            raise
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+    if outlet.error is not None:
+        raise outlet.error
+
+
+async def _read(
+    context: grpc.aio.ServicerContext[Any, Any], outlet: Outlet, open_session: OpenSession
+) -> None:
+    """Feeds one stream's messages to its session, until the stream ends."""
+    timer = asyncio.get_running_loop().call_later(
+        OPEN_TIMEOUT_S, outlet.close, PeerTimeoutError("No `open` arrived; send it first.")
+    )
+    session: ServedSession | None = None
+    try:
+        data = await read_stream(context)
+        timer.cancel()
+        event = decode_edge(data)
+        if not isinstance(event, events.OpenReceived):
+            raise RemoteProtocolError("The first session message must be `open`.")
+        session = open_session(event, outlet)
+        session.uplink_bytes += len(data)
+        while True:
+            data = await read_stream(context)
+            session.uplink_bytes += len(data)
+            await session.inbox.put(Arrival(decode_edge(data), outlet), len(data))
+    except StreamEnded:
+        if session is not None:
+            session.post(events.StreamEnded(), outlet)
+        else:
+            outlet.close(PeerUnavailableError("The stream ended before `open`."))
+    except ScoutError as error:
+        if session is not None:
+            session.post(events.Abort(error), outlet)
+        else:
+            outlet.close(error)
+    finally:
+        timer.cancel()
