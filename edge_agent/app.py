@@ -26,12 +26,14 @@ class EdgeAgent:
     def __init__(self, settings: EdgeSettings) -> None:
         self.settings = settings
         self.port = 0
-        tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_authority)
-        self._tls = tls
+        self._tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_authority)
+        to_cloud = TlsFiles(
+            settings.cloud_tls_certificate, settings.cloud_tls_key, settings.cloud_tls_authority
+        )
         self._server = RpcServer()
         self._worker = TorchWorker()
-        self._control_channel = open_channel(settings.cloud, ChannelRole.CONTROL, tls)
-        self._data_channel = open_channel(settings.cloud, ChannelRole.DATA, tls)
+        self._control_channel = open_channel(settings.cloud, ChannelRole.CONTROL, to_cloud)
+        self._data_channel = open_channel(settings.cloud, ChannelRole.DATA, to_cloud)
         self._servicer: InferenceServicer | None = None
         self._attachment: Attachment | None = None
         self._attaching: asyncio.Task[None] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -17,6 +18,13 @@ class EdgeSettings(ServingSettings):
 
     listen: Address = Field("127.0.0.1:7070", description="Address to serve on, HOST:PORT.")
     cloud: Address = Field("127.0.0.1:7071", description="The cloud server, HOST:PORT.")
+    cloud_tls_certificate: Path | None = Field(
+        None, description="PEM file: certificate shown to the cloud (mutual TLS)."
+    )
+    cloud_tls_key: Path | None = Field(None, description="PEM file: key of that certificate.")
+    cloud_tls_authority: Path | None = Field(
+        None, description="PEM file: the authority that signed the cloud's certificate."
+    )
     agent_id: Identity = Field(
         default_factory=lambda: socket.gethostname()[:64] or "edge",
         description="Name of this agent at the cloud; unique among its agents.",
