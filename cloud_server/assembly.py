@@ -88,7 +88,7 @@ class PayloadAssembler:
                 await self._add_selected_kv(block)
 
     async def prepare(self) -> PreparedContext:
-        """The cache, once the payload is committed.
+        """The cache, once the payload is committed. The assembler keeps nothing after that.
 
         Sparse execution needs the kept tokens alone; they may come without the others, and are
         then used once and not stored, for the context hash cannot be checked.
@@ -108,6 +108,8 @@ class PayloadAssembler:
             else:
                 prepared = await self._from_tokens()
         self.prefill_s += time.monotonic() - started_s
+        # A complete session lingers for a resume; its KV must not linger with it.
+        self._cache, self._selection, self._tokens = None, None, []
         return prepared
 
     def _add_tokens(self, block: Block) -> None:

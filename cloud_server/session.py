@@ -41,21 +41,23 @@ class LiveSession:
         self._host = host
         self._parameters = parameters
         self._reservation = reservation
-        self._blocks: asyncio.Queue[Block | None] = asyncio.Queue()
+        self._assembler = PayloadAssembler(host, parameters, tenant)
         self._switches: list[str] = []
+        self._answering: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Returns when nothing of the session is left."""
-        pipeline = asyncio.create_task(self._answer())
         try:
             await self.served.run()
         finally:
-            pipeline.cancel()
-            await asyncio.gather(pipeline, return_exceptions=True)
+            if self._answering is not None:
+                self._answering.cancel()
+                await asyncio.gather(self._answering, return_exceptions=True)
             self._reservation.release()
 
     async def take_block(self, block: Block) -> None:
-        self._blocks.put_nowait(block)
+        """Decodes and injects it; until then it counts as not consumed."""
+        await self._assembler.add(block)
 
     def note_switch(self, switch: actions.ApplySwitch) -> None:
         self._switches.append(
@@ -63,7 +65,7 @@ class LiveSession:
         )
 
     def commit(self) -> None:
-        self._blocks.put_nowait(None)
+        self._answering = asyncio.create_task(self._answer())
 
     async def _answer(self) -> None:
         try:
@@ -77,9 +79,7 @@ class LiveSession:
             self.served.post(events.Abort(ScoutError("Internal error: see the server's log.")))
 
     async def _answer_or_raise(self) -> None:
-        assembler = PayloadAssembler(self._host, self._parameters, self.tenant)
-        while (block := await self._blocks.get()) is not None:
-            await assembler.add(block)
+        assembler = self._assembler
         queue_s = self._host.worker.queue_s
         prepared = await assembler.prepare()
         answering = Answering(

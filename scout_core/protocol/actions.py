@@ -26,10 +26,10 @@ class SendOpen:
 
 @dataclass(frozen=True, slots=True)
 class SendChunk:
-    """A piece of the payload; ``checksum`` is xxh3-64 of ``data``."""
+    """A piece of the payload; ``checksum`` is xxh3-64 of ``data``, which may be a view."""
 
     offset: int
-    data: bytes
+    data: bytes | memoryview
     checksum: int
 
 
@@ -49,6 +49,11 @@ class SendFinish:
 
     total_bytes: int
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendCancel:
+    """Nobody wants the answer any more: the cloud need not keep the session for a resume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,7 @@ EdgeAction = (
     | SendChunk
     | SendSwitch
     | SendFinish
+    | SendCancel
     | SessionAccepted
     | DeliverToken
     | Complete

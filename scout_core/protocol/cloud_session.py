@@ -34,6 +34,7 @@ from scout_core.protocol.events import (
     Abort,
     AcceptDecided,
     AnswerFinished,
+    CancelReceived,
     ChunkReceived,
     CloudEvent,
     CloudLocalEvent,
@@ -41,6 +42,7 @@ from scout_core.protocol.events import (
     ConnectionLost,
     FinishReceived,
     OpenReceived,
+    PayloadConsumed,
     RateAllocated,
     Resumed,
     StreamEnded,
@@ -183,6 +185,9 @@ class CloudSession:
             case RateAllocated():
                 self._receiver.window.allocate(event.rate_bytes_per_s, now)
                 return self._acknowledge_if_receiving(now)
+            case PayloadConsumed():
+                self._receiver.consumed(event.offset)
+                return self._acknowledge_if_receiving(now)
             case TokenProduced():
                 self._tokens.append(event.token)
                 return self._if_attached(SendToken(event.token), now)
@@ -213,6 +218,8 @@ class CloudSession:
                 return ()
             case FinishReceived():
                 return self._finished(event, now)
+            case CancelReceived():
+                return self._discard()
             case StreamEnded():
                 return self._stream_ended(now)
             case _:
@@ -290,7 +297,7 @@ class CloudSession:
         return actions
 
     def _stream_ended(self, now: float) -> tuple[CloudAction, ...]:
-        """Before finish an ended stream is a lost one (a cancel looks the same)."""
+        """Before finish an ended stream is a lost one."""
         if self._states.current is CloudState.DECIDING and self._finish is not None:
             return ()
         return self._detach(now)
@@ -320,7 +327,7 @@ class CloudSession:
         return actions
 
     def _send_accepted(self, resume_offset: int, now: float) -> SendAccepted:
-        credit_bytes = max(self._receiver.window.grant(now), resume_offset)
+        credit_bytes = max(self._receiver.grant(now), resume_offset)
         return SendAccepted(
             self._accept.context_state, resume_offset, credit_bytes, self._accept.queue_s
         )

@@ -12,10 +12,12 @@ from scout_core.protocol.events import (
     Abort,
     AcceptDecided,
     AnswerFinished,
+    CancelReceived,
     ChunkReceived,
     ConnectionLost,
     FinishReceived,
     OpenReceived,
+    PayloadConsumed,
     RateAllocated,
     Resumed,
     StreamEnded,
@@ -46,7 +48,7 @@ class CloudState(Enum):
     FAILED = "failed"
     """An error ended the session."""
     DISCARDED = "discarded"
-    """Nobody came back for it."""
+    """The edge cancelled it, or nobody came back for it."""
 
 
 _S = CloudState
@@ -56,7 +58,9 @@ _ENDED: Final[dict[type, tuple[CloudState, ...]]] = {
     ChunkReceived: _IGNORED,
     SwitchReceived: _IGNORED,
     FinishReceived: _IGNORED,
+    CancelReceived: _IGNORED,
     RateAllocated: _IGNORED,
+    PayloadConsumed: _IGNORED,
     TokenProduced: _IGNORED,
     AnswerFinished: _IGNORED,
     ConnectionLost: _IGNORED,
@@ -75,6 +79,7 @@ TRANSITIONS: Final[Transitions[CloudState]] = {
         ChunkReceived: (_S.DECIDING,),
         SwitchReceived: (_S.DECIDING,),
         FinishReceived: (_S.DECIDING,),
+        CancelReceived: (_S.DISCARDED,),
         AcceptDecided: (_S.RECEIVING, _S.ANSWERING),
         ConnectionLost: (_S.DISCARDED,),
         StreamEnded: (_S.DECIDING, _S.DISCARDED),
@@ -84,8 +89,10 @@ TRANSITIONS: Final[Transitions[CloudState]] = {
         ChunkReceived: (_S.RECEIVING,),
         SwitchReceived: (_S.RECEIVING,),
         FinishReceived: (_S.ANSWERING,),
+        CancelReceived: (_S.DISCARDED,),
         Resumed: (_S.RECEIVING,),
         RateAllocated: (_S.RECEIVING,),
+        PayloadConsumed: (_S.RECEIVING,),
         ConnectionLost: (_S.SUSPENDED, _S.DISCARDED),
         StreamEnded: (_S.SUSPENDED, _S.DISCARDED),
         TimerExpired: (_S.RECEIVING, _S.FAILED),
@@ -93,8 +100,10 @@ TRANSITIONS: Final[Transitions[CloudState]] = {
     },
     _S.ANSWERING: {
         FinishReceived: (_S.ANSWERING,),
+        CancelReceived: (_S.DISCARDED,),
         Resumed: (_S.ANSWERING,),
         RateAllocated: _IGNORED,
+        PayloadConsumed: _IGNORED,
         TokenProduced: (_S.ANSWERING,),
         AnswerFinished: (_S.COMPLETE,),
         ConnectionLost: (_S.DETACHED, _S.DISCARDED),
@@ -105,6 +114,8 @@ TRANSITIONS: Final[Transitions[CloudState]] = {
     _S.SUSPENDED: {
         Resumed: (_S.RECEIVING,),
         RateAllocated: (_S.SUSPENDED,),
+        PayloadConsumed: (_S.SUSPENDED,),
+        CancelReceived: (_S.DISCARDED,),
         ChunkReceived: _IGNORED,
         SwitchReceived: _IGNORED,
         FinishReceived: _IGNORED,
@@ -116,6 +127,8 @@ TRANSITIONS: Final[Transitions[CloudState]] = {
     _S.DETACHED: {
         Resumed: (_S.ANSWERING,),
         RateAllocated: _IGNORED,
+        PayloadConsumed: _IGNORED,
+        CancelReceived: (_S.DISCARDED,),
         TokenProduced: (_S.DETACHED,),
         AnswerFinished: (_S.COMPLETE,),
         FinishReceived: _IGNORED,
@@ -128,6 +141,7 @@ TRANSITIONS: Final[Transitions[CloudState]] = {
         FinishReceived: (_S.COMPLETE,),
         Resumed: (_S.COMPLETE,),
         RateAllocated: _IGNORED,
+        CancelReceived: (_S.DISCARDED,),
         ConnectionLost: _IGNORED,
         StreamEnded: _IGNORED,
         TimerExpired: (_S.DISCARDED,),
@@ -141,6 +155,7 @@ LOCAL_EVENTS: Final[frozenset[type]] = frozenset(
     {
         AcceptDecided,
         RateAllocated,
+        PayloadConsumed,
         TokenProduced,
         AnswerFinished,
         ConnectionLost,
@@ -149,5 +164,13 @@ LOCAL_EVENTS: Final[frozenset[type]] = frozenset(
     }
 )
 PEER_EVENTS: Final[frozenset[type]] = frozenset(
-    {OpenReceived, Resumed, ChunkReceived, SwitchReceived, FinishReceived, StreamEnded}
+    {
+        OpenReceived,
+        Resumed,
+        ChunkReceived,
+        SwitchReceived,
+        FinishReceived,
+        CancelReceived,
+        StreamEnded,
+    }
 )

@@ -23,6 +23,7 @@ from scout_core.protocol.actions import (
     EdgeAction,
     Fail,
     Reconnect,
+    SendCancel,
     SendOpen,
     SessionAccepted,
 )
@@ -52,6 +53,12 @@ from scout_core.protocol.payload_sender import PayloadSender, SendPolicy
 from scout_core.protocol.transitions import StateTracker
 
 _SENDING = (EdgeState.OPENING, EdgeState.STREAMING)
+_ATTACHED = (
+    EdgeState.OPENING,
+    EdgeState.STREAMING,
+    EdgeState.ANSWERING,
+    EdgeState.RESUMING,
+)
 _ENDED = (EdgeState.COMPLETE, EdgeState.FAILED, EdgeState.CANCELLED)
 
 
@@ -176,12 +183,11 @@ class EdgeSession:
             case EdgeState.ANSWERING if now < self._answer_by:
                 return self._lose(PeerTimeoutError("The cloud went silent."), now)
             case EdgeState.ANSWERING:
-                return self._fail(
-                    PeerTimeoutError(
-                        f"No answer token for {self._timeouts.answer_s:g} s; the cloud is "
-                        "overloaded or stuck. Try again or raise the answer timeout."
-                    )
+                stuck = PeerTimeoutError(
+                    f"No answer token for {self._timeouts.answer_s:g} s; the cloud is "
+                    "overloaded or stuck. Try again or raise the answer timeout."
                 )
+                return (SendCancel(), *self._fail(stuck))
             case _:
                 return self._fail(
                     PeerUnavailableError(
@@ -209,9 +215,7 @@ class EdgeSession:
                 self._states.enter(EdgeState.RESUMING)
                 return (self._send_open(now),)
             case Cancel():
-                self._states.enter(EdgeState.CANCELLED)
-                self._sender.clear()
-                return ()
+                return self._cancel()
             case _:
                 assert_never(event)
 
@@ -319,6 +323,13 @@ class EdgeSession:
             return self._fail(error)
         self._states.enter(EdgeState.SUSPENDED)
         return (Reconnect(self._resume_by, error),)
+
+    def _cancel(self) -> tuple[EdgeAction, ...]:
+        """Tells the cloud where a stream stands; else it forgets after the resume window."""
+        attached = self._states.current in _ATTACHED
+        self._states.enter(EdgeState.CANCELLED)
+        self._sender.clear()
+        return (SendCancel(),) if attached else ()
 
     def _fail(self, error: ScoutError) -> tuple[EdgeAction, ...]:
         self._states.enter(EdgeState.FAILED)

@@ -144,10 +144,10 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class ChunkReceived:
-    """A piece of the payload stream; ``checksum`` is xxh3-64 of ``data``."""
+    """A piece of the payload stream; ``checksum`` is xxh3-64 of ``data``, which may be a view."""
 
     offset: int
-    data: bytes
+    data: bytes | memoryview
     checksum: int
 
 
@@ -167,6 +167,11 @@ class FinishReceived:
 
     total_bytes: int
     digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReceived:
+    """The edge does not want the answer any more."""
 
 
 # --- cloud: local ------------------------------------------------------------------------------
@@ -189,6 +194,16 @@ class RateAllocated:
     """The uplink's allocation changed; None lifts the pacing."""
 
     rate_bytes_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadConsumed:
+    """The daemon is done with every block that ends at or before ``offset``.
+
+    Credit waits for it once too much was delivered and not consumed.
+    """
+
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +244,21 @@ EdgePeerEvent = (
 EdgeEvent = EdgeLocalEvent | EdgePeerEvent
 
 CloudLocalEvent = (
-    AcceptDecided | RateAllocated | TokenProduced | AnswerFinished | ConnectionLost | Abort
+    AcceptDecided
+    | RateAllocated
+    | PayloadConsumed
+    | TokenProduced
+    | AnswerFinished
+    | ConnectionLost
+    | Abort
 )
 CloudPeerEvent = (
-    OpenReceived | Resumed | ChunkReceived | SwitchReceived | FinishReceived | StreamEnded
+    OpenReceived
+    | Resumed
+    | ChunkReceived
+    | SwitchReceived
+    | FinishReceived
+    | CancelReceived
+    | StreamEnded
 )
 CloudEvent = CloudLocalEvent | CloudPeerEvent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scout_core.errors import DigestMismatchError, RemoteProtocolError
+from scout_core.errors import DigestMismatchError, LocalProtocolError, RemoteProtocolError
 from scout_core.protocol.actions import ApplySwitch, CloudAction, DeliverBlock, SendAck, SendCredit
 from scout_core.protocol.blocks import BlockLimits, BlockParser
 from scout_core.protocol.credit import CreditPolicy, CreditWindow
@@ -27,6 +27,8 @@ class ReceivePolicy:
 
     credit: CreditPolicy = field(default_factory=CreditPolicy)
     limits: BlockLimits = field(default_factory=BlockLimits)
+    unconsumed_bytes: int = 16 << 20
+    """No credit is granted while more than this was delivered and is not consumed."""
 
 
 class PayloadReceiver:
@@ -36,6 +38,8 @@ class PayloadReceiver:
         self._reassembler = Reassembler()
         self._parser = BlockParser(policy.limits)
         self._window = CreditWindow(policy.credit, round_trip_s)
+        self._unconsumed_limit = policy.unconsumed_bytes
+        self._consumed = 0
         self._switches: list[SwitchReceived] = []
         self._switches_applied = 0
         self._acked = 0
@@ -120,13 +124,29 @@ class PayloadReceiver:
             raise RemoteProtocolError("A switch lies beyond the end of the payload.")
         return due
 
+    def consumed(self, offset: int) -> None:
+        """Notes that the blocks up to ``offset`` need no memory here any more.
+
+        Raises:
+            LocalProtocolError: it goes backwards or beyond what was delivered.
+        """
+        if not self._consumed <= offset <= self._parser.boundary:
+            raise LocalProtocolError(
+                f"Consumed {offset} is outside {self._consumed}..{self._parser.boundary}."
+            )
+        self._consumed = offset
+
+    def grant(self, now: float) -> int:
+        """The cumulative credit to announce now."""
+        return self._window.limit if self._is_overfull() else self._window.grant(now)
+
     def acknowledge(self, now: float, *, at_once: bool = False) -> list[CloudAction]:
         """Acks and credit that are due; an ack always precedes the credit it makes room for.
 
         So the sender's backlog never exceeds the window, whatever the order of grants.
         """
         before = self._window.limit
-        limit = self._window.grant(now)
+        limit = self.grant(now)
         unacked = self._reassembler.received - self._acked
         actions: list[CloudAction] = []
         if unacked and (
@@ -148,7 +168,7 @@ class PayloadReceiver:
 
     def next_deadline(self, now: float) -> float | None:
         """When ``acknowledge`` has something to say without another chunk."""
-        grant_at = self._window.next_grant_at(now)
+        grant_at = None if self._is_overfull() else self._window.next_grant_at(now)
         if self._reassembler.received == self._acked:
             return grant_at
         ack_at = self._acked_at + ACK_INTERVAL_S
@@ -159,6 +179,10 @@ class PayloadReceiver:
         self._reassembler.drop_waiting()
         self._window.restart()
         self._acked = self._reassembler.received
+
+    def _is_overfull(self) -> bool:
+        """Whole blocks alone count: the rest of a block that has begun must be let in."""
+        return self._parser.boundary - self._consumed > self._unconsumed_limit
 
     def _next_switch_offset(self) -> float:
         if self._switches_applied == len(self._switches):

@@ -41,7 +41,8 @@ class PayloadConsumer(Protocol):
     """Takes what a session delivers, in stream order."""
 
     async def take_block(self, block: Block) -> None:
-        """A complete block; nothing is committed yet. Waiting here holds up acks and credit."""
+        """A complete block; nothing is committed yet. The block counts as consumed when this
+        returns: waiting holds back credit, never acks. A ScoutError ends the session."""
         ...
 
     def note_switch(self, switch: actions.ApplySwitch) -> None:
@@ -76,6 +77,9 @@ class Arrival:
     outlet: Outlet | None = None
 
 
+Delivery = actions.DeliverBlock | actions.ApplySwitch | actions.CommitPayload
+
+
 class ServedSession:
     """Runs one session until it is discarded."""
 
@@ -88,6 +92,9 @@ class ServedSession:
         self._machine = machine
         self._consumer = consumer
         self._outlet: Outlet | None = None
+        # Bounded by the machine: it grants no credit while too much was delivered (and a
+        # payload has a limited number of blocks and switches).
+        self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self._discarded = False
 
     def attach(self, outlet: Outlet, event: events.OpenReceived | events.Resumed) -> None:
@@ -104,6 +111,7 @@ class ServedSession:
 
     async def run(self) -> None:
         """Drives the machine; returns when nothing of the session is left."""
+        delivering = asyncio.create_task(self._deliver())
         try:
             while not self._discarded:
                 arrival = await self.inbox.get_until(self._machine.next_deadline(time.monotonic()))
@@ -111,6 +119,8 @@ class ServedSession:
                     await self._perform(action)
                 self._let_go_of_suspended_stream()
         finally:
+            delivering.cancel()
+            await asyncio.gather(delivering, return_exceptions=True)
             self._close_outlet(PeerUnavailableError("The session ended; ask again."))
 
     def _advance(self, arrival: Arrival | None) -> tuple[actions.CloudAction, ...]:
@@ -120,9 +130,13 @@ class ServedSession:
                 return self._machine.tick(now)
             if arrival.outlet is not None and arrival.outlet is not self._outlet:
                 return ()  # a superseded stream has nothing to say any more
-            return self._machine.receive(arrival.event, now)
+            performed = self._machine.receive(arrival.event, now)
         except (RemoteProtocolError, PayloadError) as error:
             return (actions.Fail(error), actions.Discard())
+        if isinstance(arrival.event, events.CancelReceived):
+            log.info("session_cancelled", session=self.parameters.session_id)
+            self._close_outlet(None)  # the edge asked for this end
+        return performed
 
     async def _perform(self, action: actions.CloudAction) -> None:
         match action:
@@ -136,12 +150,8 @@ class ServedSession:
             case actions.SendDone():
                 await self._send(encode_cloud(action))
                 self._close_outlet(None)
-            case actions.DeliverBlock(block):
-                await self._consumer.take_block(block)
-            case actions.ApplySwitch():
-                self._consumer.note_switch(action)
-            case actions.CommitPayload():
-                self._consumer.commit()
+            case actions.DeliverBlock() | actions.ApplySwitch() | actions.CommitPayload():
+                self._deliveries.put_nowait(action)
             case actions.Fail(error):
                 log.warning(
                     "session_failed",
@@ -153,6 +163,24 @@ class ServedSession:
                 self._close_outlet(error)
             case actions.Discard():
                 self._discarded = True
+
+    async def _deliver(self) -> None:
+        """Hands deliveries on in order, beside the loop, so that acks and credit go on."""
+        try:
+            while True:
+                match await self._deliveries.get():
+                    case actions.DeliverBlock(block):
+                        await self._consumer.take_block(block)
+                        self.post(events.PayloadConsumed(block.end_offset))
+                    case actions.ApplySwitch() as switch:
+                        self._consumer.note_switch(switch)
+                    case actions.CommitPayload():
+                        self._consumer.commit()
+        except ScoutError as error:
+            self.post(events.Abort(error))
+        except Exception:  # a bug ends the session with a status, not in silence
+            log.exception("session_crashed", session=self.parameters.session_id)
+            self.post(events.Abort(ScoutError("Internal error: see the server's log.")))
 
     async def _send(self, message: bytes) -> None:
         if self._outlet is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ async def running_pair(
     cloud: dict[str, Any] | None = None,
     edge: dict[str, Any] | None = None,
     through: str | None = None,
-) -> AsyncIterator[Testbed]:
+) -> AsyncGenerator[Testbed]:
     """Cloud and edge, attached. ``through``: address of a link in front of the cloud."""
     server = CloudServer(cloud_settings(model, **(cloud or {})))
     await server.start()

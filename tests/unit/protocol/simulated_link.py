@@ -28,6 +28,7 @@ from scout_core.protocol.actions import (
     Reconnect,
     SendAccepted,
     SendAck,
+    SendCancel,
     SendChunk,
     SendCredit,
     SendDone,
@@ -48,6 +49,7 @@ from scout_core.protocol.events import (
     Acked,
     AnswerDone,
     AnswerFinished,
+    CancelReceived,
     ChunkReceived,
     CloudEvent,
     ConnectionLost,
@@ -55,6 +57,7 @@ from scout_core.protocol.events import (
     EdgeEvent,
     FinishReceived,
     OpenReceived,
+    PayloadConsumed,
     PeerFailed,
     Reconnected,
     Resumed,
@@ -102,6 +105,7 @@ class SimulatedLink:
         self.discarded = False
         self.max_backlog_bytes = 0
         self.reconnect_after_s = 0.05
+        self.consume_after_s: float | None = 0.0
         self.on_idle_edge: Callable[[], None] = lambda: None
         self._answer = answer
         self._rate_bytes_per_s = rate_bytes_per_s
@@ -204,15 +208,8 @@ class SimulatedLink:
                         ChunkReceived(action.offset, action.data, action.checksum),
                         len(action.data) + MESSAGE_OVERHEAD_BYTES,
                     )
-                case SendSwitch():
-                    self._send_up(
-                        SwitchReceived(action.mode, action.retention, action.offset, action.cause),
-                        MESSAGE_OVERHEAD_BYTES,
-                    )
-                case SendFinish():
-                    self._send_up(
-                        FinishReceived(action.total_bytes, action.digest), MESSAGE_OVERHEAD_BYTES
-                    )
+                case SendSwitch() | SendFinish() | SendCancel():
+                    self._send_up(cloud_event(action), MESSAGE_OVERHEAD_BYTES)
                 case DeliverToken():
                     assert action.index == len(self.tokens)
                     self.tokens.append(action.token)
@@ -240,6 +237,7 @@ class SimulatedLink:
             match action:
                 case DeliverBlock():
                     self.blocks.append(action.block)
+                    self._consume(action.block)
                 case ApplySwitch():
                     self.switches.append(action)
                 case CommitPayload():
@@ -254,6 +252,12 @@ class SimulatedLink:
                 AcceptDecided(ContextState.ABSENT, rate_bytes_per_s=self._rate_bytes_per_s)
             )
 
+    def _consume(self, block: Block) -> None:
+        """After ``consume_after_s``; None: the worker is stuck."""
+        if self.consume_after_s is not None:
+            consumed = PayloadConsumed(block.end_offset)
+            self.at(self.now + self.consume_after_s, lambda: self.receive_cloud(consumed))
+
     def _schedule_answer(self) -> None:
         """The worker: one token every 60 ms, whether or not anybody listens."""
         at = self.now + 0.1
@@ -262,6 +266,19 @@ class SimulatedLink:
             at += 0.06
         summary = AnswerSummary(FinishReason.END_OF_TEXT, len(self._answer))
         self.at(at, lambda: self.receive_cloud(AnswerFinished(summary)))
+
+
+def cloud_event(action: SendSwitch | SendFinish | SendCancel) -> CloudEvent:
+    """What the cloud receives when the edge sends something small."""
+    match action:
+        case SendSwitch():
+            return SwitchReceived(action.mode, action.retention, action.offset, action.cause)
+        case SendFinish():
+            return FinishReceived(action.total_bytes, action.digest)
+        case SendCancel():
+            return CancelReceived()
+        case _:
+            assert_never(action)
 
 
 def edge_event(

@@ -24,9 +24,11 @@ from scout_core.protocol.events import (
     Abort,
     AcceptDecided,
     AnswerFinished,
+    CancelReceived,
     CloudEvent,
     ConnectionLost,
     OpenReceived,
+    PayloadConsumed,
     RateAllocated,
     Resumed,
     StreamEnded,
@@ -45,6 +47,7 @@ DONE = AnswerFinished(EMPTY_ANSWER)
 EVENTS: tuple[CloudEvent, ...] = (
     ACCEPT,
     RateAllocated(1e6),
+    PayloadConsumed(0),
     TokenProduced(TOKEN),
     DONE,
     LOST,
@@ -54,20 +57,22 @@ EVENTS: tuple[CloudEvent, ...] = (
     chunk(0, BLOCK),
     SwitchReceived(Mode.SCOUT, 0.5, 0, "deadline_forecast"),
     FINISH,
+    CancelReceived(),
     StreamEnded(),
 )
 
-#           Accept Rate Token Finished Lost Abort | Open Resumed Chunk Switch Finish StreamEnded
+#           Accept Rate Consumed Token Finished Lost Abort
+#           | Open Resumed Chunk Switch Finish Cancel StreamEnded
 GRID = {
-    CloudState.IDLE: "LLLL++ +RRRR+",
-    CloudState.DECIDING: "+LLL++ RR++++",
-    CloudState.RECEIVING: "L+LL++ R+++++",
-    CloudState.ANSWERING: "L.++++ R+RRR.",  # the finish is a second one on its stream
-    CloudState.SUSPENDED: "L+LL.+ R+....",
-    CloudState.DETACHED: "L.++.+ R+RR..",
-    CloudState.COMPLETE: "L.LL.+ R+RRR.",
-    CloudState.FAILED: "L..... RR....",
-    CloudState.DISCARDED: "L..... RR....",
+    CloudState.IDLE: "LLLLL++ +RRRRR+",
+    CloudState.DECIDING: "+LLLL++ RR+++++",
+    CloudState.RECEIVING: "L++LL++ R++++++",
+    CloudState.ANSWERING: "L..++++ R+RRR+.",  # the finish is a second one on its stream
+    CloudState.SUSPENDED: "L++LL.+ R+...+.",
+    CloudState.DETACHED: "L..++.+ R+RR.+.",
+    CloudState.COMPLETE: "L.LLL.+ R+RRR+.",
+    CloudState.FAILED: "L...... RR.....",
+    CloudState.DISCARDED: "L...... RR.....",
 }
 
 PATHS: dict[CloudState, tuple[CloudEvent, ...]] = {
@@ -121,6 +126,17 @@ def test_finish_is_taken_again_after_a_resume_only(state: CloudState) -> None:
     assert session.state is state
     with pytest.raises(RemoteProtocolError, match="second finish"):
         session.receive(FINISH, 10.3)
+
+
+@pytest.mark.parametrize(
+    "state", [state for state in CloudState if CancelReceived in TRANSITIONS[state]]
+)
+def test_cancelled_session_is_forgotten_at_once(state: CloudState) -> None:
+    session = session_in(state)
+    open_before = session.is_open
+    assert session.receive(CancelReceived(), 10.1) == ((Discard(),) if open_before else ())
+    assert not session.is_open
+    assert session.next_deadline(10.1) is None
 
 
 def test_grid_and_table_speak_of_the_same_events() -> None:

@@ -15,6 +15,7 @@ from scout_core.protocol.actions import (
     EdgeAction,
     Fail,
     Reconnect,
+    SendCancel,
     SendChunk,
     SendFinish,
     SendOpen,
@@ -343,7 +344,7 @@ def test_progress_is_counted_from_the_accepted_message() -> None:
 def test_cancel_frees_the_payload() -> None:
     session = streaming(10)
     session.receive(PayloadAppended(bytes(1000)), 0.0)
-    assert session.receive(Cancel(), 0.1) == ()
+    assert session.receive(Cancel(), 0.1) == (SendCancel(),)
     assert session.held_bytes == 0
     assert not session.is_open
 

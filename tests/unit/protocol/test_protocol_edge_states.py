@@ -11,6 +11,7 @@ from protocol_examples import BLOCK, EMPTY_ANSWER, PARAMETERS, TOKEN
 
 from scout_core.errors import LocalProtocolError, PeerUnavailableError, RemoteProtocolError
 from scout_core.modes import Mode
+from scout_core.protocol.actions import Fail, SendCancel
 from scout_core.protocol.edge_session import EdgeSession, EdgeTimeouts
 from scout_core.protocol.edge_states import LOCAL_EVENTS, PEER_EVENTS, TRANSITIONS, EdgeState
 from scout_core.protocol.events import (
@@ -108,6 +109,27 @@ def test_every_pair_of_state_and_event_is_decided(state: EdgeState, event: EdgeE
             with pytest.raises(RemoteProtocolError, match=type(event).__name__):
                 session.receive(event, 0.1)
             assert session.state is EdgeState.FAILED
+
+
+ATTACHED = (EdgeState.OPENING, EdgeState.STREAMING, EdgeState.ANSWERING, EdgeState.RESUMING)
+
+
+@pytest.mark.parametrize("state", list(EdgeState), ids=lambda state: state.name)
+def test_cancel_is_sent_exactly_where_a_stream_stands(state: EdgeState) -> None:
+    session = session_in(state)
+    expected = (SendCancel(),) if state in ATTACHED else ()
+    assert session.receive(Cancel(), 0.1) == expected
+    assert not session.is_open
+
+
+def test_edge_that_gives_the_answer_up_says_so_to_the_cloud() -> None:
+    session = session_in(EdgeState.ANSWERING)
+    # Acks keep coming: the path lives, the answer does not.
+    while (due := session.next_deadline()) is not None and due < 60.0:
+        session.receive(Acked(0, 0), due)
+    cancel, fail = session.tick(60.0)
+    assert cancel == SendCancel()
+    assert isinstance(fail, Fail)
 
 
 def test_grid_and_table_speak_of_the_same_events() -> None:

@@ -197,7 +197,20 @@ def test_path_that_stays_dead_fails_after_the_resume_window_and_leaves_nothing()
 
 
 @pytest.mark.parametrize("at", [0.0, 0.005, 0.5, 3.0])
-def test_cancel_at_any_moment_leaves_nothing(at: float) -> None:
+def test_cancel_at_any_moment_frees_the_cloud_as_soon_as_it_arrives(at: float) -> None:
+    link = stalled()
+    link.run(0.1 + at)
+    link.receive_edge(Cancel())
+    # The 60 kB that may be ahead of it take 6 s on the 10 kB/s link.
+    link.run(link.now + 6.1)
+    assert link.edge.state is EdgeState.CANCELLED
+    assert link.cloud.state is CloudState.DISCARDED
+    assert link.edge.held_bytes == 0
+    assert link.commits == 0
+
+
+@pytest.mark.parametrize("at", [0.0, 0.005, 0.5, 3.0])
+def test_cancel_that_gets_lost_with_the_stream_leaves_nothing_in_the_end(at: float) -> None:
     link = stalled()
     link.run(0.1 + at)
     link.receive_edge(Cancel())
