@@ -12,6 +12,7 @@ from cloud_server.host import RETRY_AFTER_DRAIN_S, ModelHost
 from cloud_server.inference_servicer import InferenceServicer
 from cloud_server.settings import CloudSettings
 from cloud_server.transport_servicer import TransportServicer
+from cloud_server.warm_up import warm_up
 from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.models import load_engine
 from scout_core.daemon.worker import TorchWorker
@@ -27,7 +28,7 @@ class CloudServer:
     def __init__(self, settings: CloudSettings) -> None:
         self.settings = settings
         self.port = 0
-        self._server = RpcServer()
+        self._server = RpcServer(settings.write_timeout_s)
         self._worker = TorchWorker()
         self._control: ControlServicer | None = None
         self._transport: TransportServicer | None = None
@@ -43,6 +44,7 @@ class CloudServer:
             max_requests=settings.max_requests,
             payload_budget_bytes=settings.payload_budget_bytes,
         )
+        await self._worker.run(warm_up, engine, host.cost_model)
         self._control = ControlServicer(settings, host, AgentRegistry())
         self._transport = TransportServicer(settings, host)
         self._server.grpc_server.add_generic_rpc_handlers(

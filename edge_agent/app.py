@@ -10,6 +10,7 @@ from edge_agent.attachment import AgentActivity, Attachment
 from edge_agent.hosting import load_host
 from edge_agent.inference_servicer import InferenceServicer
 from edge_agent.settings import EdgeSettings
+from edge_agent.warm_up import warm_up
 from scout_core.control.probe import ProbeBudget, ProbeSettings
 from scout_core.daemon.worker import TorchWorker
 from scout_core.errors import LocalProtocolError, PeerTimeoutError
@@ -30,7 +31,7 @@ class EdgeAgent:
         to_cloud = TlsFiles(
             settings.cloud_tls_certificate, settings.cloud_tls_key, settings.cloud_tls_authority
         )
-        self._server = RpcServer()
+        self._server = RpcServer(settings.write_timeout_s)
         self._worker = TorchWorker()
         self._control_channel = open_channel(settings.cloud, ChannelRole.CONTROL, to_cloud)
         self._data_channel = open_channel(settings.cloud, ChannelRole.DATA, to_cloud)
@@ -41,6 +42,7 @@ class EdgeAgent:
     async def start(self) -> str:
         settings = self.settings
         host, models = await self._worker.run(load_host, settings, self._worker)
+        await self._worker.run(warm_up, host)
         attachment = self._attachment = Attachment(
             settings=settings,
             channel=self._control_channel,

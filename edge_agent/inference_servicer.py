@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -82,10 +83,11 @@ class InferenceServicer:
         run = RequestRun(self._host, self._attachment, self._channel, question)
         self._begin()
         try:
-            async for response in run.responses():
-                yield response
+            async with aclosing(run.responses()) as responses:
+                async for response in responses:
+                    yield response
         except ScoutError as error:
-            log.warning("request_failed", session=run.session_id, reason=error.reason)
+            error.details.setdefault("session", run.session_id)
             raise
         finally:
             self._end(run)

@@ -2,7 +2,8 @@
 
 Order of blocks by mode:
 
-    kv_*        KV blocks of head and context, position-major
+    kv_*        KV blocks of head and context, position-major; on the way the codec may change,
+                or TOKENS take the place of the rest
     kv_select   INDICES, then KV_SELECTED blocks of head and selection
     scout       INDICES (below retention 1.0), then TOKENS if the cloud lacks the context
 
@@ -21,17 +22,21 @@ import numpy.typing as npt
 import torch
 
 from edge_agent.host import EdgeHost, ScoutModel
-from edge_agent.planning import Question
+from edge_agent.planning import WIRE_BLOCK_TOKENS, Plan, Question
+from edge_agent.steering import Steering
 from scout_core.codec.positions import encode_positions
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
 from scout_core.control.cost import Stage
-from scout_core.control.offers import ENCODE_STAGES, CloudContext, Offer
+from scout_core.control.downgrade import CAUSE_DEADLINE, FinishWithTokens, Keep, SwitchTo
+from scout_core.control.offers import ENCODE_STAGES, CloudContext
 from scout_core.engine import Engine, KvCache
 from scout_core.engine.scoring import ScoutContext
 from scout_core.errors import ModeUnavailableError
 from scout_core.modes import Execution, Mode
 from scout_core.protocol.blocks import BlockKind, encode_block
+from scout_core.protocol.events import ModeSwitched
+from scout_core.rpc.session_client import PayloadItem
 from scout_core.selection import select_top
 
 NO_CODEC = 0
@@ -53,17 +58,18 @@ class PayloadTimes:
 class PayloadSource:
     """Makes the blocks of one question in the chosen way."""
 
-    def __init__(
-        self, host: EdgeHost, question: Question, offer: Offer, cloud_context: CloudContext
-    ) -> None:
+    def __init__(self, host: EdgeHost, question: Question, plan: Plan, steering: Steering) -> None:
         self.times = PayloadTimes()
+        self.mode = plan.offer.mode
+        """How the latest block is coded; differs from the plan's after a switch."""
         self._host = host
         self._question = question
-        self._offer = offer
-        self._cloud_context = cloud_context
+        self._offer = plan.offer
+        self._cloud_context = plan.facts.cloud_context
+        self._steering = steering
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Encoded blocks, in stream order."""
+    async def items(self) -> AsyncIterator[PayloadItem]:
+        """Encoded blocks and switches, in stream order; made when they are asked for."""
         match self._offer.mode:
             case Mode.KV_BF16 | Mode.KV_INT8 | Mode.KV_INT4:
                 source = self._full_kv()
@@ -71,10 +77,10 @@ class PayloadSource:
                 source = self._selected_kv()
             case Mode.SCOUT:
                 source = self._scout()
-        async for block in source:
-            yield block
+        async for item in source:
+            yield item
 
-    async def _scout(self) -> AsyncIterator[bytes]:
+    async def _scout(self) -> AsyncIterator[PayloadItem]:
         tokens = self._question.stored.tokens
         selection: Selection | None = None
         if self._offer.retention < FULL:
@@ -84,31 +90,50 @@ class PayloadSource:
             return
         if selection is not None and self._offer.execution is Execution.SPARSE:
             tokens = tuple(tokens[index] for index in selection)
-        body = encode_tokens(tokens, self._host.tokenizing.vocabulary)
-        yield encode_block(BlockKind.TOKENS, NO_CODEC, 0, len(tokens), body)
+        yield self._tokens_block(tokens)
 
-    async def _full_kv(self) -> AsyncIterator[bytes]:
-        replica = self._replica()
+    def _tokens_block(self, tokens: tuple[int, ...]) -> bytes:
+        body = encode_tokens(tokens, self._host.tokenizing.vocabulary)
+        return encode_block(BlockKind.TOKENS, NO_CODEC, 0, len(tokens), body)
+
+    async def _full_kv(self) -> AsyncIterator[PayloadItem]:
+        async for start, kv in self._kv_parts(self._replica()):
+            verdict = self._steering.consider(self.mode, start, time.monotonic())
+            match verdict:
+                case SwitchTo(remainder, _, cause):
+                    self.mode = remainder.mode
+                    yield ModeSwitched(remainder.mode, FULL, cause)
+                case FinishWithTokens():
+                    self.mode = Mode.SCOUT
+                    yield ModeSwitched(Mode.SCOUT, FULL, CAUSE_DEADLINE)
+                    if self._cloud_context is CloudContext.ABSENT:
+                        yield self._tokens_block(self._question.stored.tokens)
+                    return
+                case Keep():
+                    pass
+            yield await self._encode(BlockKind.KV, start, kv)
+
+    async def _kv_parts(self, replica: Engine) -> AsyncIterator[tuple[int, torch.Tensor]]:
+        """KV of the prefix in wire blocks: from the store, or as it is being computed."""
         cache = self._question.stored.cache
         if cache is not None:
-            for start in range(0, cache.length, replica.block_tokens):
-                stop = min(start + replica.block_tokens, cache.length)
-                yield await self._encode(BlockKind.KV, start, cache.tensor(start, stop))
+            for start in range(0, cache.length, WIRE_BLOCK_TOKENS):
+                yield start, cache.tensor(start, min(start + WIRE_BLOCK_TOKENS, cache.length))
             return
-        # Not prefilled yet: each block leaves as soon as it is computed.
         cache = replica.new_cache(len(self._question.stored.tokens))
         prefix = (*replica.prompt.head_tokens, *self._question.stored.tokens)
         steps = replica.prefill_blocks(cache, prefix)
         started_s = time.monotonic()
         while (step := await self._host.worker.run(next, steps, None)) is not None:
             self.times.prefill_s += time.monotonic() - started_s
-            start, kv = step
-            yield await self._encode(BlockKind.KV, start, kv)
+            first, computed = step
+            for offset in range(0, computed.shape[3], WIRE_BLOCK_TOKENS):
+                yield first + offset, computed[:, :, :, offset : offset + WIRE_BLOCK_TOKENS]
             started_s = time.monotonic()
         self._host.costs.observe(Stage.EDGE_PREFILL, len(prefix), self.times.prefill_s)
         self._keep(cache)
 
-    async def _selected_kv(self) -> AsyncIterator[bytes]:
+    async def _selected_kv(self) -> AsyncIterator[PayloadItem]:
         replica = self._replica()
         cache = await self._prefilled(replica)
         scorer = self._host.replica_scorer
@@ -119,8 +144,8 @@ class PayloadSource:
         head = np.arange(len(replica.prompt.head_tokens), dtype=np.int64)
         kept = np.concatenate([head, selection + len(head)])
         gathered = await self._host.worker.run(replica.evict, cache, kept.tolist())
-        for start in range(0, gathered.length, replica.block_tokens):
-            stop = min(start + replica.block_tokens, gathered.length)
+        for start in range(0, gathered.length, WIRE_BLOCK_TOKENS):
+            stop = min(start + WIRE_BLOCK_TOKENS, gathered.length)
             yield await self._encode(BlockKind.KV_SELECTED, start, gathered.tensor(start, stop))
 
     async def _prefilled(self, replica: Engine) -> KvCache:
@@ -164,12 +189,12 @@ class PayloadSource:
         return encode_block(BlockKind.INDICES, NO_CODEC, 0, len(selection), body)
 
     async def _encode(self, kind: BlockKind, start: int, kv: torch.Tensor) -> bytes:
-        codec = codec_for_mode(self._offer.mode)
+        codec = codec_for_mode(self.mode)
         started_s = time.monotonic()
         body = await self._host.worker.run(codec.encode, kv)
         elapsed_s = time.monotonic() - started_s
         self.times.encode_s += elapsed_s
-        self._host.costs.observe(ENCODE_STAGES[self._offer.mode], kv.shape[3], elapsed_s)
+        self._host.costs.observe(ENCODE_STAGES[self.mode], kv.shape[3], elapsed_s)
         return encode_block(kind, int(codec.codec_id), start, kv.shape[3], body)
 
     def _keep(self, cache: KvCache) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from edge_agent.attachment import CloudView
 from edge_agent.host import EdgeHost, StoredEdgeContext
@@ -22,6 +23,10 @@ from scout_core.geometry import KvGeometry
 from scout_core.modes import ContextHash, Execution, Mode
 from scout_core.rpc.requests import GenerateParameters
 
+WIRE_BLOCK_TOKENS: Final = 32
+"""Positions per KV block: one key group of the codecs, and the smallest piece whose coding can
+change on the way (0.7 MB of bf16 for a model like SmolLM2-135M)."""
+
 
 @dataclass(frozen=True, slots=True)
 class CodecSizes:
@@ -29,12 +34,11 @@ class CodecSizes:
 
     geometry: KvGeometry
     vocabulary: int
-    block_tokens: int
 
     def kv_bytes(self, mode: Mode, positions: int) -> int:
         codec = codec_for_mode(mode)
-        full, rest = divmod(positions, self.block_tokens)
-        whole = full * (codec.encoded_bytes(self.geometry, self.block_tokens) + BLOCK_HEADER_BYTES)
+        full, rest = divmod(positions, WIRE_BLOCK_TOKENS)
+        whole = full * (codec.encoded_bytes(self.geometry, WIRE_BLOCK_TOKENS) + BLOCK_HEADER_BYTES)
         if rest == 0:
             return whole
         return whole + codec.encoded_bytes(self.geometry, rest) + BLOCK_HEADER_BYTES
@@ -87,9 +91,7 @@ class Planner:
         host = self.host
         facts = self._facts(question, view, now)
         sources = OfferSources(
-            sizes=CodecSizes(
-                view.model.geometry, view.model.vocabulary, host.tokenizing.block_tokens
-            ),
+            sizes=CodecSizes(view.model.geometry, view.model.vocabulary),
             quality=host.quality,
             edge_costs=host.costs,
             cloud_costs=view.costs,

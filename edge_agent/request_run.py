@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import grpc
@@ -20,6 +21,7 @@ from edge_agent.attachment import Attachment, CloudView
 from edge_agent.host import EdgeHost
 from edge_agent.payload import PayloadSource
 from edge_agent.planning import Plan, Planner, Question, requested_execution
+from edge_agent.steering import Steering
 from scout_core.control.offers import CloudContext
 from scout_core.errors import UnknownContextError
 from scout_core.modes import AgentId, Execution, Mode, SessionId
@@ -75,7 +77,7 @@ class RequestRun:
         self._ttft_s = 0.0
         self.result: RequestResult | None = None
 
-    async def responses(self) -> AsyncIterator[inference_pb2.GenerateResponse]:
+    async def responses(self) -> AsyncGenerator[inference_pb2.GenerateResponse]:
         """Started, tokens, finished.
 
         Raises:
@@ -86,15 +88,17 @@ class RequestRun:
         plan = self._plan(view)
         yield self._started(plan, view)
         try:
-            async for response in self._serve(plan, view):
-                yield response
+            async with aclosing(self._serve(plan, view)) as responses:
+                async for response in responses:
+                    yield response
         except UnknownContextError:
             # The cloud has forgotten what we believed it holds: send the tokens this time.
             log.info("belief_corrected", session=self.session_id)
             self._host.beliefs.note(self._question.key, CloudContext.ABSENT, time.monotonic())
             self.session_id = SessionId(uuid.uuid4().hex)
-            async for response in self._serve(self._plan(view), view):
-                yield response
+            async with aclosing(self._serve(self._plan(view), view)) as responses:
+                async for response in responses:
+                    yield response
 
     def _plan(self, view: CloudView) -> Plan:
         return self._planner.plan(
@@ -103,8 +107,7 @@ class RequestRun:
 
     async def _serve(
         self, plan: Plan, view: CloudView
-    ) -> AsyncIterator[inference_pb2.GenerateResponse]:
-        source = PayloadSource(self._host, self._question, plan.offer, plan.facts.cloud_context)
+    ) -> AsyncGenerator[inference_pb2.GenerateResponse]:
         outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue()
         client = SessionClient(
             self._channel,
@@ -112,7 +115,17 @@ class RequestRun:
             outcomes.put_nowait,
             self._host.estimator.observe,
         )
-        running = asyncio.create_task(client.run(self._open(plan, view), source.blocks()))
+        machine = client.machine
+        steering = Steering(
+            self._host,
+            view,
+            self._question,
+            plan,
+            lambda: machine.unacked_bytes + machine.unsent_bytes,
+            self._attachment.round_trip_s,
+        )
+        source = PayloadSource(self._host, self._question, plan, steering)
+        running = asyncio.create_task(client.run(self._open(plan, view), source.items()))
         running.add_done_callback(lambda _: outcomes.put_nowait(None))
         try:
             while (outcome := await outcomes.get()) is not None:
@@ -147,7 +160,7 @@ class RequestRun:
                 chunk_bytes=settings.chunk_bytes, initial_credit_bytes=view.initial_credit_bytes
             ),
             timeouts=EdgeTimeouts(resume_window_s=settings.resume_window_s),
-            payload_buffer_bytes=settings.payload_buffer_bytes,
+            lookahead_bytes=settings.lookahead_bytes,
         )
 
     def _open(self, plan: Plan, view: CloudView) -> OpenParameters:
@@ -233,7 +246,7 @@ class RequestRun:
             degradation = f"{degradation}; resumed {measured.reconnects} times".strip("; ")
         self.result = RequestResult(
             self.session_id,
-            plan.offer.mode,
+            source.mode,
             plan.offer.retention,
             payload_bytes,
             self._ttft_s,
@@ -243,7 +256,7 @@ class RequestRun:
         return inference_pb2.GenerateResponse(
             finished=inference_pb2.Finished(
                 finish_reason=REASON_TO_WIRE[summary.finish_reason],
-                mode=MODE_TO_WIRE[plan.offer.mode],
+                mode=MODE_TO_WIRE[source.mode],
                 degradation=degradation,
                 bytes=types_pb2.ByteCount(
                     uplink_bytes=measured.uplink_bytes,

@@ -54,8 +54,11 @@ class EdgeSettings(ServingSettings):
     chunk_bytes: int = Field(
         256 * 1024, ge=4_096, le=MIB, description="Largest payload chunk, in bytes."
     )
-    payload_buffer_bytes: int = Field(
-        64 * MIB, ge=MIB, description="Encoded payload kept per request until acknowledged, bytes."
+    lookahead_bytes: int = Field(
+        512 * 1024,
+        ge=4_096,
+        le=64 * MIB,
+        description="Payload encoded before there is credit to send it, per request, bytes.",
     )
     resume_window_s: float = Field(
         30.0, ge=0, le=600, description="How long a dropped session is tried again, seconds."

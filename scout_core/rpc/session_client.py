@@ -21,12 +21,12 @@ from scout_core.control.samples import TransferSample
 from scout_core.errors import (
     DrainingError,
     RemoteProtocolError,
-    ScoutError,
     TransportError,
 )
 from scout_core.modes import TenantId
 from scout_core.protocol import actions, events
 from scout_core.protocol.edge_session import EdgeSession, EdgeTimeouts
+from scout_core.protocol.edge_states import EdgeState
 from scout_core.protocol.opening import OpenParameters
 from scout_core.protocol.payload_sender import SendPolicy
 from scout_core.rpc.handlers import SESSION_METHOD
@@ -37,9 +37,14 @@ from scout_core.rpc.tenancy import tenant_metadata
 
 INBOX_BYTES: Final = 8 * 1024 * 1024
 RECONNECT_PAUSE_S: Final = 0.2
+END_GRACE_S: Final = 1.0
+"""Longest wait for the cloud to end a stream that is done or cancelled: normally a round trip. A
+stream that is reset at once may lose the cancel, and the cloud would keep the session."""
 FINAL_CODES: Final = frozenset({"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 """Transport statuses that a new stream cannot heal."""
 
+PayloadItem = bytes | events.ModeSwitched
+"""An encoded block, or the news that the following ones are coded otherwise."""
 Outcome = actions.SessionAccepted | actions.DeliverToken | actions.Complete
 log = structlog.get_logger("scout.rpc.session")
 
@@ -51,7 +56,8 @@ class SessionOptions:
     tenant: TenantId
     send_policy: SendPolicy
     timeouts: EdgeTimeouts
-    payload_buffer_bytes: int
+    lookahead_bytes: int
+    """Payload made before there is credit for it."""
 
 
 @dataclass(slots=True)
@@ -63,6 +69,8 @@ class SessionMeasurements:
     first_sent_s: float | None = None
     last_acked_s: float | None = None
     reconnects: int = 0
+    peak_unacked_bytes: int = 0
+    """Largest backlog (sent − acked) so far; whoever wants it from some moment on sets it to 0."""
 
     @property
     def transfer_s(self) -> float:
@@ -115,20 +123,21 @@ class SessionClient:
         self._tracker = AckTracker()
         self._reconnecting: asyncio.Task[None] | None = None
         self._payload_bytes = 0
+        self._cancel_sent = False
 
     @property
     def payload_bytes(self) -> int:
         """Length of the payload stream so far."""
         return self._payload_bytes
 
-    async def run(self, parameters: OpenParameters, blocks: AsyncIterator[bytes]) -> None:
+    async def run(self, parameters: OpenParameters, payload: AsyncIterator[PayloadItem]) -> None:
         """Sends the payload and relays the answer.
 
         Raises:
             ScoutError: whatever ended the session early, from either end.
         """
         self._tracker = AckTracker(round_trip_s=parameters.round_trip_s)
-        feeding = asyncio.create_task(self._feed(blocks))
+        feeding = asyncio.create_task(self._feed(payload))
         try:
             self._connect()
             self._post(events.Start(parameters))
@@ -144,21 +153,45 @@ class SessionClient:
                 if task is not None:
                     task.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
-            await self._disconnect()
+            await self._leave()
 
-    async def _feed(self, blocks: AsyncIterator[bytes]) -> None:
-        """Blocks into the machine, no more than the buffer allows ahead of the acks."""
+    async def _leave(self) -> None:
+        """Lets the cloud end the stream; one nobody waits for any more is cancelled first."""
+        if self.machine.is_open:
+            for action in self.machine.receive(events.Cancel(), time.monotonic()):
+                await self._perform(action)
+        over = self._cancel_sent or self.machine.state is EdgeState.COMPLETE
+        if over and self._stream is not None and self._stream.reader is not None:
+            await asyncio.wait({self._stream.reader}, timeout=END_GRACE_S)
+        await self._disconnect()
+
+    async def _feed(self, payload: AsyncIterator[PayloadItem]) -> None:
+        """Blocks and switches into the machine, no more than the lookahead before the credit.
+
+        The next block is asked for only when it can soon be sent, so that its maker can still
+        choose how to code it.
+        """
+        complete = False
         try:
-            async for block in blocks:
-                while self.machine.held_bytes > self._options.payload_buffer_bytes:
+            async for item in payload:
+                if isinstance(item, events.ModeSwitched):
+                    self._post(item)
+                    continue
+                self._payload_bytes += len(item)
+                await self._inbox.put(_Arrival(events.PayloadAppended(item)), len(item))
+                while self._ahead_bytes > self._options.lookahead_bytes:
                     self._room.clear()
                     await self._room.wait()
-                self._payload_bytes += len(block)
-                await self._inbox.put(_Arrival(events.PayloadAppended(block)), len(block))
             self._post(events.PayloadEnded())
-        except ScoutError:
-            self._post(events.Cancel())
-            raise
+            complete = True
+        finally:
+            if not complete:  # the loop ends, and raises what happened here
+                self._post(events.Cancel())
+
+    @property
+    def _ahead_bytes(self) -> int:
+        """Payload that waits for credit, here or in the inbox."""
+        return self._inbox.held_bytes + self.machine.unsent_bytes
 
     def _post(self, event: events.EdgeEvent, stream: _Stream | None = None) -> None:
         self._inbox.post(_Arrival(event, stream))
@@ -181,14 +214,19 @@ class SessionClient:
             self._on_sample(sample)
 
     def _after_step(self) -> None:
+        measured = self.measurements
+        measured.peak_unacked_bytes = max(measured.peak_unacked_bytes, self.machine.unacked_bytes)
         if self.machine.unsent_bytes:
             self._tracker.on_credit_blocked()
-        if self.machine.held_bytes <= self._options.payload_buffer_bytes:
+        if self._ahead_bytes <= self._options.lookahead_bytes:
             self._room.set()
 
     async def _perform(self, action: actions.EdgeAction) -> None:
         match action:
             case actions.SendOpen() | actions.SendSwitch() | actions.SendFinish():
+                await self._send(encode_edge(action))
+            case actions.SendCancel():
+                self._cancel_sent = True
                 await self._send(encode_edge(action))
             case actions.SendChunk(offset, data, _):
                 now = time.monotonic()

@@ -1,0 +1,63 @@
+"""First measurements: what each stage costs on this host, before the first request.
+
+Without them the first predictions would come from a prior for another machine. The work also
+touches every code path of torch once, so that the first request does not pay for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from scout_core.codec.registry import codec_by_name
+from scout_core.control.cost import CostModel, Stage
+from scout_core.engine import Engine
+from scout_core.sampling import SamplingOptions
+
+LENGTHS: Final = (64, 256)
+ROUNDS: Final = 2
+"""The first round pays for what is set up lazily; only the last one is measured."""
+QUESTION: Final = "What does the passage say?"
+DECODE_STEPS: Final = 3
+
+
+def warm_up(engine: Engine, costs: CostModel) -> None:
+    """Runs every stage at two lengths and notes the times; runs in the torch thread."""
+    for measured in range(1, ROUNDS + 1):
+        for length in LENGTHS:
+            if length + DECODE_STEPS + 64 > engine.context_limit_tokens:
+                continue
+            _run_stages(engine, length, costs if measured == ROUNDS else CostModel())
+
+
+def _run_stages(engine: Engine, length: int, costs: CostModel) -> None:
+    tokens = [engine.prompt.head_tokens[-1]] * length
+    cache = engine.new_cache(length)
+    costs.observe(Stage.CLOUD_PREFILL, length, _timed(lambda: engine.prefill(cache, tokens)))
+    codec = codec_by_name("int8_groups")
+    payload = codec.encode(cache.tensor(0, length))
+    copy = engine.new_cache(length)
+
+    def inject() -> None:
+        engine.inject(copy, 0, codec.decode(payload, engine.geometry, length))
+
+    costs.observe(Stage.CLOUD_INJECT, length, _timed(inject))
+    if engine.supports_eviction:
+        positions = list(range(0, 2 * length, 2))
+        costs.observe(
+            Stage.CLOUD_SPARSE,
+            length,
+            _timed(lambda: engine.sparse_prefill(tokens, positions, 2 * length)),
+        )
+    tail = engine.prompt.tail_tokens(QUESTION)
+    decoder = engine.decoder(cache, tail, SamplingOptions(max_tokens=DECODE_STEPS))
+    costs.observe(Stage.CLOUD_FIRST_TOKEN, len(tail), _timed(decoder.step))
+    for _ in range(DECODE_STEPS - 1):
+        costs.observe(Stage.CLOUD_DECODE_STEP, 1, _timed(decoder.step))
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s

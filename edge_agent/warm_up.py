@@ -1,0 +1,67 @@
+"""First measurements: what the edge's own stages cost on this host, before the first request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from edge_agent.host import EdgeHost
+from scout_core.codec.registry import codec_for_mode
+from scout_core.control.cost import Stage
+from scout_core.control.offers import ENCODE_STAGES
+from scout_core.engine import Engine
+from scout_core.engine.scoring import ScoutContext
+
+LENGTHS: Final = (64, 256)
+ROUNDS: Final = 2
+"""The first round pays for what is set up lazily; only the last one is measured."""
+QUESTION: Final = "What does the passage say?"
+WORDS: Final = "the station keeps a record of wind and water "
+
+
+def warm_up(host: EdgeHost) -> None:
+    """Runs the replica's and the scout's stages at two lengths; runs in the torch thread."""
+    for measured in range(1, ROUNDS + 1):
+        for length in LENGTHS:
+            if host.replica is not None:
+                _replica_stages(host, host.replica, length, measured == ROUNDS)
+            _score(host, length, measured == ROUNDS)
+
+
+def _replica_stages(host: EdgeHost, replica: Engine, length: int, measured: bool) -> None:
+    if length > replica.context_limit_tokens:
+        return
+    cache = replica.new_cache(length)
+    tokens = [replica.prompt.head_tokens[-1]] * length
+    prefill_s = _timed(lambda: replica.prefill(cache, tokens))
+    if measured:
+        host.costs.observe(Stage.EDGE_PREFILL, length, prefill_s)
+    kv = cache.tensor(0, length)
+    for mode, stage in ENCODE_STAGES.items():
+        codec = codec_for_mode(mode)
+        encode_s = _timed(lambda codec=codec: codec.encode(kv))
+        if measured:
+            host.costs.observe(stage, length, encode_s)
+
+
+def _score(host: EdgeHost, length: int, measured: bool) -> None:
+    scout = host.scout
+    if scout is None:
+        return
+    prompt = scout.engine.prompt
+    text = WORDS * (length // len(WORDS.split()) + 1)
+    tokens = prompt.context_tokens(text)[:length]
+    text = text[: prompt.context_spans(text)[len(tokens) - 1][1]]
+    passed = len(prompt.head_tokens) + len(tokens) + len(prompt.tail_tokens(QUESTION))
+    if passed > scout.engine.context_limit_tokens:
+        return
+    score_s = _timed(lambda: scout.scorer.score(ScoutContext(text, tokens), QUESTION))
+    if measured:
+        host.costs.observe(Stage.EDGE_SCORE, passed, score_s)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s

@@ -1,0 +1,61 @@
+"""``scout bench engine``: what the models cost here, and what quantised KV changes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from scout_core.cli.demo_script import QUESTIONS, document
+from scout_core.engine import Engine, EngineOptions
+from scout_core.evaluation.engine_study import (
+    LOSSY_CODECS,
+    AgreementRow,
+    TimingRow,
+    codec_agreement,
+    time_models,
+)
+from scout_core.models.pair import scout_scorer
+
+
+@click.command("bench engine")
+@click.option("--cloud", default="bundled:smollm2-135m-qa", show_default=True)
+@click.option("--scout", default="bundled:smollm2-135m-scout", show_default=True)
+@click.option("--threads", type=int, default=None, help="Torch threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+def command(cloud: str, scout: str, threads: int | None, as_json: bool) -> None:
+    """Prefill, scoring and decoding times of a pair, and top-1 agreement of its lossy codecs."""
+    cloud_engine = Engine.load(EngineOptions(cloud, threads=threads))
+    scout_engine = Engine.load(EngineOptions(scout, threads=threads))
+    scorer = scout_scorer(scout_engine)
+    question = QUESTIONS[0].question
+    times = time_models(cloud_engine, scout_engine, scorer, document(), question)
+    agreement = codec_agreement(cloud_engine, document(), LOSSY_CODECS)
+    if as_json:
+        facts = {
+            "compute_dtype": cloud_engine.compute_dtype,
+            "times": [asdict(row) for row in times],
+            "agreement": [asdict(row) for row in agreement],
+        }
+        click.echo(json.dumps(facts))
+        return
+    _print(times, agreement, cloud_engine.compute_dtype)
+
+
+def _print(times: list[TimingRow], agreement: list[AgreementRow], dtype: str) -> None:
+    console = Console()
+    table = Table("model", "stage", "tokens", "seconds", "of prefill", title=f"Times in {dtype}")
+    for row in times:
+        table.add_row(
+            row.model, row.stage, str(row.tokens), f"{row.seconds:.3f}", f"{row.ratio:.0%}"
+        )
+    console.print(table)
+    table = Table("codec", "continuations", "positions", "top-1 agreement")
+    for row in agreement:
+        table.add_row(
+            row.codec, str(row.continuations), str(row.positions), f"{row.top1_agreement:.1%}"
+        )
+    console.print(table)
