@@ -14,7 +14,7 @@ from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.models import describe_model, load_engine
 from scout_core.daemon.worker import TorchWorker
 from scout_core.engine import Engine
-from scout_core.engine.scoring import AttentionScorer
+from scout_core.engine.scouts import scorer_for
 from scout_core.errors import SettingsError
 from scout_core.models.bundled import profile_file
 from scout_core.models.profile import Profile, read_profile
@@ -98,7 +98,7 @@ def _replica_scorer(replica: Engine | None, profile: Profile | None) -> ScoutMod
     if replica is None:
         return None
     record = profile.cloud_head_weights if profile else None
-    scorer = AttentionScorer(replica, record.read() if record else None)
+    scorer = scorer_for(replica, record.read() if record else None)
     return ScoutModel(replica, scorer, scorer.selector_name)
 
 
@@ -106,5 +106,5 @@ def _scout(engine: Engine | None, profile: Profile | None) -> ScoutModel | None:
     if engine is None:
         return None
     record = profile.scout_head_weights if profile else None
-    scorer = AttentionScorer(engine, record.read() if record else None)
+    scorer = scorer_for(engine, record.read() if record else None)
     return ScoutModel(engine, scorer, scorer.selector_name)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from scout_core.cli.demo_script import QUESTIONS, document
 from scout_core.engine import Engine, EngineOptions
+from scout_core.engine.scouts import scorer_for
 from scout_core.evaluation.engine_study import (
     LOSSY_CODECS,
     AgreementRow,
@@ -18,7 +19,6 @@ from scout_core.evaluation.engine_study import (
     codec_agreement,
     time_models,
 )
-from scout_core.models.pair import scout_scorer
 
 
 @click.command("bench engine")
@@ -30,7 +30,7 @@ def command(cloud: str, scout: str, threads: int | None, as_json: bool) -> None:
     """Prefill, scoring and decoding times of a pair, and top-1 agreement of its lossy codecs."""
     cloud_engine = Engine.load(EngineOptions(cloud, threads=threads))
     scout_engine = Engine.load(EngineOptions(scout, threads=threads))
-    scorer = scout_scorer(scout_engine)
+    scorer = scorer_for(scout_engine, None)
     question = QUESTIONS[0].question
     times = time_models(cloud_engine, scout_engine, scorer, document(), question)
     agreement = codec_agreement(cloud_engine, document(), LOSSY_CODECS)

@@ -148,5 +148,7 @@ def _choices(engine: Engine, cache: KvCache, following: Sequence[int]) -> list[i
     for count in range(1, len(following) + 1):
         decoder = engine.decoder(cache, following[:count], SamplingOptions(max_tokens=1))
         decoder.step()
+        if decoder.last_logits is None:
+            raise AssertionError("a step leaves its logits behind")
         chosen.append(int(decoder.last_logits.argmax()))
     return chosen
