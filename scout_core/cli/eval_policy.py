@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -43,6 +43,11 @@ from scout_core.evaluation.policy_study import (
 )
 from scout_core.evaluation.policy_summary import LinkOutcomes, Ratio, cells, ratios, rows
 from scout_core.evaluation.policy_workload import PAPER_WORKLOAD, Workload
+from scout_core.models.bundled import profile_file
+from scout_core.models.profile import read_profile
+from scout_core.models.registry import bundled_model
+
+BUNDLED_CLOUD: Final = "smollm2-135m"
 
 
 @click.command(name="policy")
@@ -118,12 +123,21 @@ def _links(options: _Options) -> tuple[Link, ...]:
 
 def _pairs(paper: bool) -> tuple[Pair, ...]:
     if not paper:
-        return (bundled_pair(), *(paper_pair(scout, cloud) for scout, cloud in PAPER_PAIRS))
+        return (_bundled(), *(paper_pair(scout, cloud) for scout, cloud in PAPER_PAIRS))
     return tuple(
         paper_pair(scout, cloud, quality)
         for quality in PAPER_SCOUT_QUALITY
         for scout, cloud in PAPER_PAIRS
     )
+
+
+def _bundled() -> Pair:
+    """The bundled pair with its shipped profile, if it has been calibrated."""
+    file = profile_file(bundled_model(BUNDLED_CLOUD))
+    if file is None:
+        return bundled_pair()
+    profile = read_profile(file)
+    return bundled_pair(profile.quality_table(), profile.name, profile.stage_costs())
 
 
 def _document(

@@ -11,15 +11,15 @@ CPU cores each.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from scout_core.control.cost import CostModel, Stage, StageCost
+from scout_core.control.cost import PRIORS, CostModel, Stage, StageCost
 from scout_core.control.offers import OfferSources, QualityTable, StageCosts
 from scout_core.control.sizes import GeometrySizes
-from scout_core.errors import SettingsError
 from scout_core.geometry import KvGeometry
-from scout_core.models.quality import UNCALIBRATED, QualityRow
+from scout_core.models.quality import UNCALIBRATED, UNCALIBRATED_NAME, QualityRow
 from scout_core.models.quality import QualityTable as RowTable
 from scout_core.modes import Execution, Mode
 
@@ -78,6 +78,7 @@ class Pair:
     context_tokens: tuple[int, ...]
 
 
+BUNDLED: Final = "bundled"
 PAPER_CONTEXTS: Final = (170, 1024, 4096, 16_384)
 BUNDLED_CONTEXTS: Final = (170, 700, 2048, 7000)
 """The bundled cloud model's window ends at 8,192 tokens."""
@@ -174,37 +175,31 @@ SCOUT_LAYERS_PART: Final = 10.0 / 30.0
 """The bundled scout runs ten of the cloud model's thirty layers."""
 
 
-def bundled_pair(quality: QualityTable | None = None, quality_name: str = "uncalibrated") -> Pair:
-    """SmolLM2-135M on two CPU cores at either end (cost priors: DESIGN §2, measured)."""
+def bundled_pair(
+    quality: QualityTable = UNCALIBRATED,
+    quality_name: str = UNCALIBRATED_NAME,
+    costs: Iterable[StageCost] = (),
+) -> Pair:
+    """SmolLM2-135M, two CPU cores at either end.
+
+    Args:
+        quality: from a profile; without one, the table that stands in.
+        quality_name: what reports call it.
+        costs: from a profile; stages it lacks keep the cost model's priors (DESIGN §2, measured).
+    """
     geometry = KvGeometry(layers=30, kv_heads=3, head_dim=64)
-    priors = {cost.stage: cost for cost in CostModel().costs()}
-    score = priors[Stage.EDGE_SCORE]
-    edge = CostModel([StageCost(score.stage, score.base_s, score.per_token_s * SCOUT_LAYERS_PART)])
+    score = PRIORS[Stage.EDGE_SCORE]
+    scored = StageCost(score.stage, score.base_s, score.per_token_s * SCOUT_LAYERS_PART)
+    known = tuple(costs)
     return Pair(
-        name="bundled",
+        name=BUNDLED,
         sources=OfferSources(
             sizes=GeometrySizes(geometry, vocabulary=49_152),
-            quality=quality or UNCALIBRATED,
-            edge_costs=edge,
-            cloud_costs=CostModel(),
+            quality=quality,
+            edge_costs=CostModel((scored, *known)),
+            cloud_costs=CostModel(known),
         ),
         kv_bf16_bytes_per_token=geometry.bf16_bytes_per_token,
         quality_name=quality_name,
         context_tokens=BUNDLED_CONTEXTS,
     )
-
-
-def pair_named(name: str) -> Pair:
-    """``bundled`` or one of the paper's, by the name in reports.
-
-    Raises:
-        SettingsError: no such pair.
-    """
-    if name == "bundled":
-        return bundled_pair()
-    for scout, cloud in PAPER_PAIRS:
-        pair = paper_pair(scout, cloud)
-        if pair.name == name:
-            return pair
-    known = ", ".join(["bundled", *(f"qwen2.5-{scout}-{cloud}" for scout, cloud in PAPER_PAIRS)])
-    raise SettingsError(f"No pair {name!r}; choose one of {known}.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from scout_core.errors import SettingsError
 from scout_core.evaluation.policy_links import Link
+from scout_core.evaluation.policy_study import contenders
 from scout_core.evaluation.policy_summary import OURS, LinkOutcomes
 from scout_core.modes import Mode
 from scout_core.testbed.schedule import BITS_PER_MEGABIT
@@ -58,7 +59,7 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 def _latency_cdf(results: Sequence[LinkOutcomes], path: Path) -> Path:
     """One panel per pair: share of requests whose first token came within t, by policy."""
     pairs = sorted({result.pair for result in results})
-    policies = list(dict.fromkeys(result.policy for result in results))
+    policies = [contender.name for contender in contenders()]
     figure, axes = _panels(len(pairs))
     for axis, pair in zip(axes, pairs, strict=True):
         for policy in policies:

@@ -3,7 +3,8 @@
 Among the offers whose probability of meeting the deadline reaches the target, the one with the
 highest expected quality *in time*: quality times that probability, so that a hundredth of quality
 is not bought with a tenth of certainty. Ties go to fewer bytes. If none reaches the target, the
-likeliest, and the reason says so. Owns that rule; the probabilities are the forecast's.
+likeliest, and if none has a chance at all, the one that is done soonest; the reason says so. Owns
+that rule; the probabilities are the forecast's.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from scout_core.control.policy import (
     decision,
     meeting_probability,
     require_offers,
+    ttft_s,
 )
 
 TIE: Final = 1e-6
 """Expected qualities this close are equal; no profile is measured that finely."""
+HOPELESS: Final = 0.02
+"""Below it probabilities are the tails of the forecast's mixture, and no ground to choose on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,6 @@ class _Rated:
             return self.value > other.value
         return self.offer.payload_bytes < other.offer.payload_bytes
 
-    def likelier_than(self, other: _Rated) -> bool:
-        """More probable; where nothing can make it, sooner done."""
-        if self.probability != other.probability:
-            return self.probability > other.probability
-        mine, its = self.offer, other.offer
-        return mine.edge_s + mine.cloud_s < its.edge_s + its.cloud_s
-
 
 @dataclass(frozen=True, slots=True)
 class ChanceConstraintPolicy:
@@ -67,7 +64,7 @@ class ChanceConstraintPolicy:
             rated = _Rated(offer, meeting_probability(offer, situation))
             if rated.probability >= target and (best is None or rated.beats(best)):
                 best = rated
-            if rated.likelier_than(likeliest):
+            if rated.probability > likeliest.probability:
                 likeliest = rated
         if best is not None:
             return decision(
@@ -76,6 +73,12 @@ class ChanceConstraintPolicy:
                 f"Best quality that meets {situation.deadline_s:g} s with at least {target:.0%}.",
                 best.probability,
             )
+        if likeliest.probability < HOPELESS:
+            return decision(
+                _soonest(offers, situation),
+                situation,
+                f"No mode can meet {situation.deadline_s:g} s; this one is done soonest.",
+            )
         return decision(
             likeliest.offer,
             situation,
@@ -83,3 +86,8 @@ class ChanceConstraintPolicy:
             f"likeliest ({likeliest.probability:.0%}).",
             likeliest.probability,
         )
+
+
+def _soonest(offers: Sequence[Offer], situation: Situation) -> Offer:
+    rate = situation.forecast.median_bytes_per_s
+    return min(offers, key=lambda offer: ttft_s(offer, situation, offer.payload_bytes / rate))

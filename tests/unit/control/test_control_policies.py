@@ -77,10 +77,28 @@ def test_ours_takes_fewer_bytes_on_a_tie(steady: Steady) -> None:
     assert decision.offer.mode is Mode.KV_INT8
 
 
-def test_when_nothing_can_make_it_ours_says_so_and_takes_the_likeliest(steady: Steady) -> None:
+def test_when_nothing_can_make_it_ours_says_so_and_is_done_soonest(steady: Steady) -> None:
     decision = ChanceConstraintPolicy().choose(OFFERS, Situation(steady(1e4), deadline_s=0.15))
     assert decision.probability == 0.0
-    assert "No mode meets" in decision.reason
+    assert "No mode can meet" in decision.reason
+    assert decision.offer is OFFERS[-1]
+
+
+def test_when_none_reaches_the_target_ours_takes_the_likeliest() -> None:
+    forecast = GoodputEstimator().forecast(0.0)
+    situation = Situation(forecast, deadline_s=1.0, target_probability=0.99)
+    decision = ChanceConstraintPolicy().choose(OFFERS[:4], situation)
+    assert decision.offer is OFFERS[3]
+    assert 0.1 < decision.probability < 0.99
+    assert "likeliest" in decision.reason
+
+
+def test_a_hundredth_of_quality_is_not_bought_with_a_tenth_of_certainty() -> None:
+    forecast = GoodputEstimator().forecast(0.0)
+    situation = Situation(forecast, deadline_s=30.0, target_probability=0.8)
+    large, small = OFFERS[0], replace(OFFERS[4], quality=0.995)
+    assert meeting_probability(large, situation) >= 0.8
+    assert ChanceConstraintPolicy().choose((large, small), situation).offer is small
 
 
 @given(st.floats(0.2, 10.0), st.floats(0.5, 0.99))
