@@ -25,6 +25,7 @@ class CodecId(IntEnum):
     RAW_BF16 = 1
     INT8_GROUPS = 2
     INT4_GROUPS = 3
+    LOSSLESS_BF16 = 4
 
 
 class KvCodec(Protocol):

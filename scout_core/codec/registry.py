@@ -7,11 +7,17 @@ from typing import Final, assert_never
 from scout_core.codec.base import KvCodec
 from scout_core.codec.int4_groups import Int4GroupsCodec
 from scout_core.codec.int8_groups import Int8GroupsCodec
+from scout_core.codec.lossless_bf16 import LosslessBf16Codec
 from scout_core.codec.raw_bf16 import RawBf16Codec
 from scout_core.errors import CodecError, ModeUnavailableError
 from scout_core.modes import Mode
 
-CODECS: Final[tuple[KvCodec, ...]] = (RawBf16Codec(), Int8GroupsCodec(), Int4GroupsCodec())
+CODECS: Final[tuple[KvCodec, ...]] = (
+    RawBf16Codec(),
+    Int8GroupsCodec(),
+    Int4GroupsCodec(),
+    LosslessBf16Codec(),
+)
 
 _BY_ID: Final = {int(codec.codec_id): codec for codec in CODECS}
 _BY_NAME: Final = {codec.name: codec for codec in CODECS}
