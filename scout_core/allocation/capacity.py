@@ -50,8 +50,15 @@ class CapacityPolicy:
     def __post_init__(self) -> None:
         if not 0 < self.minimum_bytes_per_s <= self.maximum_bytes_per_s:
             raise SettingsError("Capacity needs 0 < minimum_bytes_per_s ≤ maximum_bytes_per_s.")
-        if not (self.initial_bytes_per_s > 0 and math.isfinite(self.initial_bytes_per_s)):
-            raise SettingsError(f"Capacity must be > 0, got {self.initial_bytes_per_s} bytes/s.")
+        low, first, high = (
+            self.minimum_bytes_per_s,
+            self.initial_bytes_per_s,
+            self.maximum_bytes_per_s,
+        )
+        if not (low <= first <= high and math.isfinite(first)):
+            raise SettingsError(
+                f"The first capacity must be between {low} and {high} bytes/s, got {first}."
+            )
         if not 0 < self.backoff < 1 or self.probe <= 0 or self.first_probe <= 0:
             raise SettingsError("Capacity learning needs backoff in (0, 1) and probes > 0.")
         if self.delay_limit_s <= 0 or self.response_s <= 0:

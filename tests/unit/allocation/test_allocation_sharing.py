@@ -1,0 +1,151 @@
+"""From chosen offers to rates: ours and the baselines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scout_core.allocation.baselines import Baseline, sharing_rule
+from scout_core.allocation.flows import Flows, pour_in_order, pour_level
+from scout_core.allocation.sharing import SharingPolicy, share_capacity
+from scout_core.errors import SettingsError
+
+PLAIN = SharingPolicy(guarantee_bytes_per_s=0.0)
+
+
+def flows(
+    remaining: list[float],
+    window_s: list[float],
+    *,
+    ready: list[bool] | None = None,
+    late: list[bool] | None = None,
+    limit: list[float] | None = None,
+) -> Flows:
+    count = len(remaining)
+    return Flows(
+        np.array(remaining, dtype=np.float64),
+        np.array(window_s, dtype=np.float64),
+        np.array(window_s, dtype=np.float64),
+        np.array([True] * count if ready is None else ready),
+        np.array([False] * count if late is None else late),
+        np.arange(count, dtype=np.float64),
+        np.array([np.inf] * count if limit is None else limit),
+    )
+
+
+def random_flows(seed: int) -> Flows:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 12))
+    window_s = rng.uniform(-0.5, 3.0, count)
+    return Flows(
+        rng.uniform(0, 1e6, count) * (rng.uniform(size=count) < 0.9),
+        window_s,
+        window_s + rng.uniform(0, 0.5, count),
+        rng.uniform(size=count) < 0.8,
+        rng.uniform(size=count) < 0.2,
+        rng.uniform(0, 10, count),
+        np.where(rng.uniform(size=count) < 0.5, np.inf, rng.uniform(1e3, 1e6, count)),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 10**6), capacity=st.floats(0, 3e6))
+def test_no_rule_gives_more_than_the_capacity_or_a_limit(seed: int, capacity: float) -> None:
+    sent = random_flows(seed)
+    rules = [sharing_rule(baseline) for baseline in Baseline]
+    rules.append(lambda some, total: share_capacity(some, total, SharingPolicy()))
+    for rule in rules:
+        rates = rule(sent, capacity)
+        assert rates.sum() <= capacity * (1 + 1e-9) + 1e-9
+        assert np.all(rates >= 0)
+        assert np.all(rates <= sent.limit_bytes_per_s * (1 + 1e-9))
+        assert np.all(rates[~sent.active] == 0)
+
+
+def test_everyone_gets_what_it_needs_and_the_rest_goes_to_the_earliest() -> None:
+    rates = share_capacity(flows([100.0, 100.0], [1.0, 2.0]), 300.0, PLAIN)
+    assert rates.tolist() == [250.0, 50.0]
+
+
+def test_leftover_moves_on_when_the_earliest_is_at_its_limit() -> None:
+    rates = share_capacity(flows([100.0, 100.0], [1.0, 2.0], limit=[120.0, 1e9]), 300.0, PLAIN)
+    assert rates.tolist() == [120.0, 180.0]
+
+
+def test_when_constant_rates_do_not_fit_the_earliest_deadline_goes_first() -> None:
+    rates = share_capacity(flows([100.0, 100.0], [1.0, 2.0]), 100.0, PLAIN)
+    assert rates.tolist() == [100.0, 0.0]
+
+
+def test_a_slow_agent_that_cannot_wait_is_not_made_to() -> None:
+    # The second must run at its limit of 50 from now on; the first is due earlier.
+    rates = share_capacity(flows([100.0, 100.0], [1.0, 2.0], limit=[1e9, 50.0]), 120.0, PLAIN)
+    assert rates[1] == pytest.approx(50.0)
+    assert rates.sum() == pytest.approx(120.0)
+
+
+def test_a_computing_edge_lends_its_share() -> None:
+    rates = share_capacity(flows([100.0, 100.0], [1.0, 1.0], ready=[False, True]), 200.0, PLAIN)
+    assert rates.tolist() == [0.0, 200.0]
+
+
+def test_a_late_transfer_gets_its_guarantee_and_what_others_leave() -> None:
+    policy = SharingPolicy(guarantee_bytes_per_s=5.0, guarantee_fraction=0.2)
+    late = flows([1000.0, 100.0], [-1.0, 1.0], late=[True, False], limit=[1e9, 150.0])
+    assert share_capacity(late, 100.0, policy).tolist() == [5.0, 95.0]
+    assert share_capacity(late, 200.0, policy).tolist() == [50.0, 150.0]
+
+
+def test_nothing_is_granted_that_would_finish_within_less_than_a_message() -> None:
+    policy = SharingPolicy(guarantee_bytes_per_s=0.0, quantum_s=0.01)
+    assert share_capacity(flows([10.0], [1.0]), 1e6, policy).tolist() == [1000.0]
+
+
+def test_guarantees_together_take_only_their_part() -> None:
+    policy = SharingPolicy(guarantee_bytes_per_s=100.0, guarantee_fraction=0.1)
+    late = flows([1e6] * 4, [-1.0] * 4, late=[True] * 4)
+    rates = share_capacity(late, 100.0, policy)
+    assert rates.min() == pytest.approx(2.5)
+
+
+def test_baselines_share_as_their_names_say() -> None:
+    sent = flows([300.0, 100.0], [2.0, 1.0])
+    shares = {rule: sharing_rule(rule)(sent, 100.0).tolist() for rule in Baseline}
+    assert shares == {
+        Baseline.EQUAL_SHARE: [50.0, 50.0],
+        Baseline.PROPORTIONAL: [75.0, 25.0],
+        Baseline.EDF: [0.0, 100.0],
+        Baseline.MAX_MIN: [50.0, 50.0],
+        Baseline.FCFS: [100.0, 0.0],
+    }
+
+
+def test_max_min_fills_small_demands_first() -> None:
+    sent = flows([10.0, 300.0], [1.0, 1.0])
+    assert sharing_rule(Baseline.MAX_MIN)(sent, 100.0).tolist() == [10.0, 90.0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(limits=st.lists(st.floats(0, 100) | st.just(np.inf), max_size=8), amount=st.floats(0, 300))
+def test_pouring_level_is_max_min_fair(limits: list[float], amount: float) -> None:
+    bounds = np.array(limits, dtype=np.float64)
+    poured = pour_level(bounds, amount)
+    assert poured.sum() == pytest.approx(min(amount, bounds.sum()), abs=1e-6)
+    unfilled = poured < bounds - 1e-9
+    if unfilled.any():
+        assert poured[unfilled].min() >= poured.max() - 1e-6
+
+
+def test_pouring_in_order_fills_the_smallest_key_first() -> None:
+    assert pour_in_order(np.array([5.0, 5.0, 5.0]), np.array([2.0, 0.0, 1.0]), 7.0).tolist() == [
+        0.0,
+        5.0,
+        2.0,
+    ]
+
+
+def test_a_guarantee_of_everything_is_refused() -> None:
+    with pytest.raises(SettingsError):
+        SharingPolicy(guarantee_fraction=1.0)
