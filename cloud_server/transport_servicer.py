@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
@@ -20,6 +20,10 @@ from scout_core.protocol.opening import ContextState, OpenParameters
 from scout_core.protocol.payload_receiver import ReceivePolicy
 from scout_core.rpc.session_server import Outlet, serve_session_stream
 from scout_core.rpc.tenancy import tenant_of
+
+KEPT_PER_REQUEST: Final = 4
+"""Sessions in the table, per request allowed at once: the surplus are complete ones, kept for an
+edge that lost the end of its answer."""
 
 SessionKey = tuple[TenantId, AgentId, SessionId]
 
@@ -37,7 +41,9 @@ class TransportServicer:
         """Behaviour of Session on raw messages: one call per stream, not per session."""
         tenant = tenant_of(context)
         await serve_session_stream(
-            context, lambda event, outlet: self._open(event, outlet, tenant).served
+            context,
+            lambda event, outlet: self._open(event, outlet, tenant).served,
+            self._settings.write_timeout_s,
         )
 
     async def close(self) -> None:
@@ -73,6 +79,7 @@ class TransportServicer:
     def _create(self, key: SessionKey, parameters: OpenParameters) -> LiveSession:
         limit_bytes = payload_limit_bytes(parameters, self._host)
         reservation = self._host.reserve(limit_bytes)
+        self._make_room()
         credit = CreditPolicy(
             initial_bytes=min(self._settings.initial_credit_bytes, limit_bytes),
             payload_limit_bytes=limit_bytes,
@@ -87,6 +94,13 @@ class TransportServicer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return session
+
+    def _make_room(self) -> None:
+        """The oldest complete sessions give way to a new one."""
+        surplus = len(self._sessions) + 1 - KEPT_PER_REQUEST * self._settings.max_requests
+        complete = [live for live in self._sessions.values() if live.served.is_complete]
+        for live in complete[: max(0, surplus)]:
+            live.served.post(events.CancelReceived())
 
     async def _live(self, key: SessionKey, session: LiveSession) -> None:
         try:

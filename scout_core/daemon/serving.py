@@ -34,6 +34,9 @@ class ServingSettings(DaemonSettings):
         3_600.0, gt=0, le=604_800, description="Seconds a context lives after its last use."
     )
     max_requests: int = Field(64, ge=1, le=65_536, description="Requests in flight at once.")
+    write_timeout_s: float = Field(
+        20.0, ge=0.1, le=600, description="Longest wait for a peer that does not read, seconds."
+    )
     drain_timeout_s: float = Field(
         30.0,
         ge=0,

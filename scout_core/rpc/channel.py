@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from scout_core.errors import PeerUnavailableError, SettingsError
 from scout_core.rpc.interceptors import CallGuard
 from scout_core.rpc.options import ChannelRole, channel_options, server_options
+from scout_core.rpc.stream import DEFAULT_WRITE_TIMEOUT_S
 
 SERVICES = (
     "scout.v1.InferenceService",
@@ -65,8 +66,10 @@ class RpcServer:
     Drain order (STYLE, trap 9): health NOT_SERVING, then the owner's drain notices, then ``stop``.
     """
 
-    def __init__(self) -> None:
-        self.grpc_server = grpc.aio.server(interceptors=[CallGuard()], options=server_options())
+    def __init__(self, write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S) -> None:
+        self.grpc_server = grpc.aio.server(
+            interceptors=[CallGuard(write_timeout_s)], options=server_options()
+        )
         # The package has this module at run time; its stubs leave it out.
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc_server)

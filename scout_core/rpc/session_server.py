@@ -30,7 +30,13 @@ from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
 from scout_core.protocol.opening import OpenParameters
 from scout_core.rpc.session_wire import decode_edge, encode_cloud
-from scout_core.rpc.stream import BoundedQueue, StreamEnded, StreamWriter, read_stream
+from scout_core.rpc.stream import (
+    DEFAULT_WRITE_TIMEOUT_S,
+    BoundedQueue,
+    StreamEnded,
+    StreamWriter,
+    read_stream,
+)
 
 INBOX_BYTES: Final = 2 * 1024 * 1024
 OPEN_TIMEOUT_S: Final = 10.0
@@ -97,6 +103,11 @@ class ServedSession:
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self._discarded = False
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole answer was sent, and the session waits only in case it got lost."""
+        return self._machine.state is CloudState.COMPLETE
+
     def attach(self, outlet: Outlet, event: events.OpenReceived | events.Resumed) -> None:
         """Answers on ``outlet`` from now on; a stream it replaces is told to end."""
         if self._outlet is not None:
@@ -153,16 +164,18 @@ class ServedSession:
             case actions.DeliverBlock() | actions.ApplySwitch() | actions.CommitPayload():
                 self._deliveries.put_nowait(action)
             case actions.Fail(error):
-                log.warning(
-                    "session_failed",
-                    session=self.parameters.session_id,
-                    agent=self.parameters.agent_id,
-                    reason=error.reason,
-                    message=error.message,
-                )
-                self._close_outlet(error)
+                self._fail(error)
             case actions.Discard():
                 self._discarded = True
+
+    def _fail(self, error: ScoutError) -> None:
+        """Ends the stream with the error; its call is logged then, else the failure is here."""
+        error.details.setdefault("session", self.parameters.session_id)
+        error.details.setdefault("agent", self.parameters.agent_id)
+        if self._outlet is None:
+            facts = {"message": error.message, "details": error.details}
+            log.warning("session_failed", reason=error.reason, **facts)
+        self._close_outlet(error)
 
     async def _deliver(self) -> None:
         """Hands deliveries on in order, beside the loop, so that acks and credit go on."""
@@ -210,14 +223,21 @@ ScoutError that says why it cannot be served."""
 
 
 async def serve_session_stream(
-    context: grpc.aio.ServicerContext[Any, Any], open_session: OpenSession
+    context: grpc.aio.ServicerContext[Any, Any],
+    open_session: OpenSession,
+    write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S,
 ) -> None:
     """Behaviour of Session on raw messages: one call per stream, not per session.
+
+    Args:
+        context: the call.
+        open_session: finds or makes the session.
+        write_timeout_s: longest wait for an edge that does not read.
 
     Raises:
         ScoutError: what the stream is to end with.
     """
-    async with StreamWriter(context) as writer:
+    async with StreamWriter(context, write_timeout_s=write_timeout_s) as writer:
         outlet = Outlet(writer)
         reader = asyncio.create_task(_read(context, outlet, open_session))
         try:
