@@ -10,7 +10,7 @@ import xxhash
 DIGEST_BYTES = 16
 
 
-def chunk_checksum(data: bytes) -> int:
+def chunk_checksum(data: bytes | memoryview) -> int:
     """xxh3-64 of one chunk."""
     return xxhash.xxh3_64_intdigest(data)
 

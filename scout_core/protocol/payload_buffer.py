@@ -1,7 +1,7 @@
 """The edge's payload: appended as it is produced, read in chunks, kept until it is acked.
 
-Pieces stay as the application made them; a chunk that is exactly one piece costs no copy, any
-other costs one. This module knows neither credit nor blocks.
+Pieces stay as the application made them; a chunk within one piece is a view of it and costs no
+copy, any other costs one. This module knows neither credit nor blocks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PayloadBuffer:
             self._starts.append(self._end)
             self._end += len(data)
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes | memoryview:
         """``size`` bytes from ``offset``.
 
         Raises:
@@ -55,7 +55,7 @@ class PayloadBuffer:
         index = bisect_right(self._starts, offset) - 1
         piece, skip = self._pieces[index], offset - self._starts[index]
         if skip + size <= len(piece):
-            return piece if size == len(piece) else piece[skip : skip + size]
+            return piece if size == len(piece) else memoryview(piece)[skip : skip + size]
         parts: list[memoryview] = [memoryview(piece)[skip:]]
         missing = size - len(parts[0])
         while missing > 0:

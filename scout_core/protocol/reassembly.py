@@ -43,7 +43,7 @@ class Reassembler:
         """xxh3-128 of the contiguous bytes."""
         return self._digest.digest()
 
-    def add(self, offset: int, data: bytes, checksum: int) -> tuple[Piece, ...]:
+    def add(self, offset: int, data: Piece, checksum: int) -> tuple[Piece, ...]:
         """Takes one chunk; returns what became contiguous, in order.
 
         Bytes before ``received`` are dropped: they were handed on and cannot be compared. The

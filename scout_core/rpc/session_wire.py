@@ -18,6 +18,7 @@ from scout_core.modes import AgentId, ContextHash, ModelFingerprint, SessionId
 from scout_core.protocol import actions, events
 from scout_core.protocol.answer import AnswerSummary, AnswerToken, FinishReason
 from scout_core.protocol.opening import ContextState, Offer, OpenParameters
+from scout_core.rpc.chunk_wire import decode_chunk, encode_chunk
 from scout_core.rpc.messages import (
     EXECUTION_TO_WIRE,
     MODE_TO_WIRE,
@@ -47,7 +48,13 @@ REASON_TO_WIRE: Final[Mapping[FinishReason, types_pb2.FinishReason]] = {
 }
 REASON_FROM_WIRE: Final[Mapping[int, FinishReason]] = {v: k for k, v in REASON_TO_WIRE.items()}
 
-EdgeSend = actions.SendOpen | actions.SendChunk | actions.SendSwitch | actions.SendFinish
+EdgeSend = (
+    actions.SendOpen
+    | actions.SendChunk
+    | actions.SendSwitch
+    | actions.SendFinish
+    | actions.SendCancel
+)
 CloudSend = (
     actions.SendAccepted
     | actions.SendCredit
@@ -59,14 +66,12 @@ CloudSend = (
 
 def encode_edge(action: EdgeSend) -> bytes:
     """A SessionRequest, serialised."""
+    if isinstance(action, actions.SendChunk):
+        return encode_chunk(action)
     request = transport_pb2.SessionRequest()
     match action:
         case actions.SendOpen(parameters):
             request.open.CopyFrom(_open_message(parameters))
-        case actions.SendChunk(offset, data, checksum):
-            request.chunk.offset = offset
-            request.chunk.data = data
-            request.chunk.checksum = checksum
         case actions.SendSwitch(mode, retention, offset, cause):
             request.switch.mode = MODE_TO_WIRE[mode]
             request.switch.retention = retention
@@ -75,6 +80,8 @@ def encode_edge(action: EdgeSend) -> bytes:
         case actions.SendFinish(total_bytes, digest):
             request.finish.payload_bytes = total_bytes
             request.finish.digest = digest
+        case actions.SendCancel():
+            request.cancel.SetInParent()
     return request.SerializeToString()
 
 
@@ -84,6 +91,9 @@ def decode_edge(data: bytes) -> events.CloudPeerEvent:
     Raises:
         RemoteProtocolError: the bytes or a field make no sense.
     """
+    chunk = decode_chunk(data)
+    if chunk is not None:
+        return chunk
     request = decode(transport_pb2.SessionRequest, data)
     match request.WhichOneof("event"):
         case "chunk":
@@ -98,6 +108,8 @@ def decode_edge(data: bytes) -> events.CloudPeerEvent:
             )
         case "finish":
             return events.FinishReceived(request.finish.payload_bytes, request.finish.digest)
+        case "cancel":
+            return events.CancelReceived()
         case _:
             raise RemoteProtocolError(
                 "An empty session message; run the same version at both ends."

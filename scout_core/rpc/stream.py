@@ -53,14 +53,17 @@ class BoundedQueue(Generic[ItemT]):
     ``put`` waits for room (an item larger than the bound is admitted when the queue is empty);
     ``post`` never waits and is for small local items. After ``close`` the remaining items can
     still be taken; then ``get`` raises StreamEnded, as ``put`` does at once.
+
+    Every message of a session passes through one or two of these, so a wait that is not needed
+    costs nothing: no event, no timer, no task.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._items: deque[tuple[ItemT, int]] = deque()
         self._held_bytes = 0
-        self._filled = asyncio.Event()
-        self._relieved = asyncio.Event()
+        self._consumer: asyncio.Future[None] | None = None
+        self._producers: list[asyncio.Future[None]] = []
         self._end: StreamEnded | None = None
 
     @property
@@ -70,54 +73,89 @@ class BoundedQueue(Generic[ItemT]):
     def __len__(self) -> int:
         return len(self._items)
 
-    async def put(self, item: ItemT, size_bytes: int) -> None:
-        while (
-            self._end is None
-            and self._held_bytes
-            and self._held_bytes + size_bytes > self._limit_bytes
-        ):
-            self._relieved.clear()
-            await self._relieved.wait()
+    def offer(self, item: ItemT, size_bytes: int) -> bool:
+        """Adds the item if there is room; False: there is none now.
+
+        Raises:
+            StreamEnded: the queue is closed.
+        """
         if self._end is not None:
             raise self._end
+        if self._held_bytes and self._held_bytes + size_bytes > self._limit_bytes:
+            return False
         self.post(item, size_bytes)
+        return True
+
+    async def put(self, item: ItemT, size_bytes: int) -> None:
+        while not self.offer(item, size_bytes):
+            await self._relieved()
 
     def post(self, item: ItemT, size_bytes: int = 0) -> None:
         self._items.append((item, size_bytes))
         self._held_bytes += size_bytes
-        self._filled.set()
+        if self._consumer is not None:
+            _wake(self._consumer)
 
     async def get(self) -> ItemT:
         while not self._items:
-            if self._end is not None:
-                raise self._end
-            self._filled.clear()
-            await self._filled.wait()
-        item, size_bytes = self._items.popleft()
-        self._held_bytes -= size_bytes
-        self._relieved.set()
-        return item
+            await self._filled(None)
+        return self._take()
 
     async def get_until(self, deadline_s: float | None) -> ItemT | None:
         """Like ``get``; None when ``time.monotonic`` reaches ``deadline_s`` first."""
-        if self._items or deadline_s is None:
-            return await self.get()
-        try:
-            async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
-                return await self.get()
-        except TimeoutError:
-            return None
+        while not self._items:
+            wait_s = None if deadline_s is None else deadline_s - time.monotonic()
+            if wait_s is not None and wait_s <= 0.0:
+                return None
+            await self._filled(wait_s)
+        return self._take()
 
     def close(self, end: StreamEnded | None = None) -> None:
         self._end = self._end or end or StreamEnded()
-        self._filled.set()
-        self._relieved.set()
+        if self._consumer is not None:
+            _wake(self._consumer)
+        self._relieve()
 
     async def drained(self) -> None:
         """Waits until everything has been taken, or the queue is closed."""
         while self._items and self._end is None:
-            self._relieved.clear()
-            await self._relieved.wait()
+            await self._relieved()
+
+    def _take(self) -> ItemT:
+        item, size_bytes = self._items.popleft()
+        self._held_bytes -= size_bytes
+        self._relieve()
+        return item
+
+    def _relieve(self) -> None:
+        if self._producers:
+            for producer in self._producers:
+                _wake(producer)
+            self._producers.clear()
+
+    async def _filled(self, timeout_s: float | None) -> None:
+        """Waits for an item, the end or the timeout; the caller looks which it was."""
+        if self._end is not None:
+            raise self._end
+        loop = asyncio.get_running_loop()
+        self._consumer = consumer = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, consumer)
+        try:
+            await consumer
+        finally:
+            self._consumer = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _relieved(self) -> None:
+        producer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._producers.append(producer)
+        await producer
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class StreamWriter:
@@ -137,8 +175,8 @@ class StreamWriter:
         self._stream = stream
         self._outbox: BoundedQueue[bytes] = BoundedQueue(outbox_bytes)
         self._write_timeout_s = write_timeout_s
+        self._is_writing = False
         self._idle = asyncio.Event()
-        self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self.sent_bytes = 0
 
@@ -172,11 +210,12 @@ class StreamWriter:
             SlowConsumerError: the peer has not read for the write timeout.
             StreamEnded: the stream broke; nothing more can be sent.
         """
-        try:
-            async with asyncio.timeout(self._write_timeout_s):
-                await self._outbox.put(message, len(message))
-        except TimeoutError:
-            raise self._slow_consumer() from None
+        if not self._outbox.offer(message, len(message)):
+            try:
+                async with asyncio.timeout(self._write_timeout_s):
+                    await self._outbox.put(message, len(message))
+            except TimeoutError:
+                raise self._slow_consumer() from None
         self.sent_bytes += len(message)
 
     async def flush(self) -> None:
@@ -188,7 +227,9 @@ class StreamWriter:
         try:
             async with asyncio.timeout(self._write_timeout_s):
                 await self._outbox.drained()
-                await self._idle.wait()
+                while self._is_writing:
+                    self._idle.clear()
+                    await self._idle.wait()
         except TimeoutError:
             raise self._slow_consumer() from None
 
@@ -200,7 +241,7 @@ class StreamWriter:
     async def _write(self) -> None:
         while True:
             message = await self._outbox.get()
-            self._idle.clear()
+            self._is_writing = True
             try:
                 await self._stream.write(message)
             except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError) as failure:
@@ -209,6 +250,7 @@ class StreamWriter:
                 self._outbox.close()
                 return
             finally:
+                self._is_writing = False
                 self._idle.set()
 
 
