@@ -13,29 +13,36 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic
 from types import TracebackType
 from typing import Self, assert_never
 
-from scout_core.errors import PeerUnavailableError, SettingsError
+from scout_core.errors import PeerUnavailableError
 from scout_core.testbed.bottleneck import Bottleneck
 from scout_core.testbed.lane import Lane, Pipe
 from scout_core.testbed.link import Direction, LinkConfig
 from scout_core.testbed.queueing import Ending, FlowId
-from scout_core.testbed.schedule import RateSchedule
+from scout_core.testbed.schedule import BITS_PER_BYTE, BITS_PER_MEGABIT, RateSchedule
+from scout_core.testbed.sockets import (
+    SocketAddress,
+    close,
+    half_close,
+    make_socket,
+    open_listener,
+    resolve,
+    tune,
+)
 
 SOCKET_BUFFER_BYTES = 64 * 1024
 """Kernel buffers of the emulator's own sockets: small, so that a backlog lies in the emulated
 queue, where it is counted, and a blocked sender notices soon."""
+SOCKET_BUFFER_S = 0.004
+"""Fast links get buffers for so long at the highest rate they are set up with: a few wake-ups."""
+MAX_SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 DIAL_TIMEOUT_S = 10.0
-LISTEN_BACKLOG = 128
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER on, 0 s: close() sends RST and drops what is unsent (socket(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +86,23 @@ class LinkEmulator:
         listen: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         self._config = config
+        fastest_mbps = max(*config.up.rates_mbps, *config.down.rates_mbps)
+        fast_bytes = int(fastest_mbps * BITS_PER_MEGABIT / BITS_PER_BYTE * SOCKET_BUFFER_S)
+        self._buffer_bytes = min(max(SOCKET_BUFFER_BYTES, fast_bytes), MAX_SOCKET_BUFFER_BYTES)
         self._upstream = upstream
         self._listen = listen
         self._listener: socket.socket | None = None
         self._lanes: dict[Direction, Lane] = {}
-        self._upstream_addresses: deque[tuple[socket.AddressFamily, tuple[str, int]]] = deque()
+        self._upstream_addresses: deque[SocketAddress] = deque()
         self._connections: dict[FlowId, _Connection] = {}
         self._next_flow = count()
         self._total_connections = 0
         self._resets = 0
 
     async def __aenter__(self) -> Self:
-        self._upstream_addresses.extend(await _resolve(self._upstream))
-        family, address = (await _resolve(self._listen))[0]
-        self._listener = _open_listener(family, address)
+        self._upstream_addresses.extend(await resolve(self._upstream))
+        family, address = (await resolve(self._listen))[0]
+        self._listener = open_listener(family, address, self._buffer_bytes)
         now = monotonic()
         for direction in Direction:
             bottleneck = Bottleneck(self._config.direction(direction), now)
@@ -178,8 +188,8 @@ class LinkEmulator:
         except (BlockingIOError, ConnectionError):
             return
         family, address = self._upstream_addresses[0]
-        upstream = _make_socket(family)
-        _tune(client)
+        upstream = make_socket(family, self._buffer_bytes)
+        tune(client)
         flow = FlowId(next(self._next_flow))
         connection = _Connection(flow, client, upstream)
         self._connections[flow] = connection
@@ -219,7 +229,7 @@ class LinkEmulator:
                 self._discard(connection, reset=True)
             case Ending.CLOSE:
                 connection.open_directions.discard(direction)
-                _half_close(connection.sink(direction))
+                half_close(connection.sink(direction))
                 if not connection.open_directions:
                     self._discard(connection, reset=False)
             case _:
@@ -245,9 +255,7 @@ class LinkEmulator:
         for lane in self._lanes.values():
             lane.close(connection.flow)
         for side in (connection.client, connection.upstream):
-            if reset:
-                side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            side.close()
+            close(side, reset=reset)
 
 
 class _Connection:
@@ -284,50 +292,3 @@ class _Ends:
 
     def on_sink_broken(self, flow: FlowId) -> None:
         self.emulator.on_sink_broken(flow, self.direction)
-
-
-async def _resolve(
-    address: tuple[str, int],
-) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
-    host, port = address
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise SettingsError(f"Cannot resolve {host}:{port} ({error.strerror}).") from error
-    # IPv4 first: gRPC servers on "0.0.0.0" are the common case.
-    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return [(entry[0], (str(entry[4][0]), int(entry[4][1]))) for entry in found]
-
-
-def _open_listener(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
-    listener = _make_socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise SettingsError(f"Cannot listen on {address[0]}:{address[1]}: {error}.") from error
-    listener.listen(LISTEN_BACKLOG)
-    return listener
-
-
-def _make_socket(family: socket.AddressFamily) -> socket.socket:
-    """A non-blocking TCP socket with small buffers, which accepted sockets inherit."""
-    made = socket.socket(family, socket.SOCK_STREAM)
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        made.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
-    _tune(made)
-    return made
-
-
-def _tune(made: socket.socket) -> None:
-    made.setblocking(False)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _half_close(side: socket.socket) -> None:
-    # A receiver that reset the connection meanwhile cannot be closed any further (ENOTCONN); its
-    # reset is noticed by the opposite direction's read.
-    with suppress(OSError):
-        side.shutdown(socket.SHUT_WR)
