@@ -13,8 +13,8 @@
 #   make clean    remove build outputs and tool caches; .venv stays
 #
 # Variables: PYTHON (any Python from 3.11 on), TORCH (what pip is asked for first). Where the package
-# index's own torch is a GPU build that this host does not need, ask for the CPU build:
-#   make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# index's own torch is a GPU build that this host does not need, ask for the CPU build with the
+# --index-url that PyTorch's installation page names: make setup TORCH="torch==2.13.0 --index-url …"
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
