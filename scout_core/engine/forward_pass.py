@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ class Stack:
     """Called with token ids; it is transformers' model class, whose types are not usable here."""
     device: torch.device
     dtype: torch.dtype
+    cache_keyword: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cache_keyword", _cache_keyword(self.module))
 
     def forward(
         self,
@@ -73,9 +78,17 @@ class Stack:
         output = self.module(
             input_ids=tokens.to(self.device)[None],
             position_ids=rows[None],
-            cache=Cache(layers=layers),
             use_cache=True,
-            **{CALL_KEYWORD: AttentionPass(rows, columns, self.dtype, observer)},
+            **{
+                self.cache_keyword: Cache(layers=layers),
+                CALL_KEYWORD: AttentionPass(rows, columns, self.dtype, observer),
+            },
         )
         cache.commit(positions, next_position)
         return output.last_hidden_state[0]
+
+
+def _cache_keyword(module: Any) -> str:
+    """What this release of transformers calls the cache: ``cache``, before 5.24 differently."""
+    names = inspect.signature(module.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
