@@ -15,7 +15,7 @@ from scout_core.errors import SettingsError
 CPU_FACTS: Final = Path("/proc/cpuinfo")
 X86_BF16_MATRIX: Final = frozenset({"amx_bf16"})
 ARM_BF16_MATRIX: Final = frozenset({"bf16"})
-"""BFMMLA. x86's avx512_bf16 is no matrix unit: bfloat16 is slower than float32 there (DESIGN §2)."""
+"""BFMMLA. x86's avx512_bf16 is no matrix unit: bfloat16 is the slower type there (DESIGN §2)."""
 
 
 def choose_device(wanted: Device) -> torch.device:
