@@ -148,18 +148,18 @@ class BlockParser:
             )
 
     def _take_header(self, view: memoryview, position: int) -> int:
-        """Consumes header bytes one by one until the header is complete or the view ends."""
-        while position < len(view):
-            self._header_bytes.append(view[position])
-            position += 1
-            fields = _parse_header(self._header_bytes)
-            if fields is not None:
-                self._check(fields)
-                self._header = fields
-                self._body_missing = fields.body_bytes
-                self._header_bytes.clear()
-                break
-        return position
+        """Consumes bytes until the header is complete or the view ends."""
+        held = len(self._header_bytes)
+        self._header_bytes += view[position : position + MAX_HEADER_BYTES - held]
+        parsed = _parse_header(self._header_bytes)
+        if parsed is None:
+            return position + len(self._header_bytes) - held
+        header, header_bytes = parsed
+        self._check(header)
+        self._header = header
+        self._body_missing = header.body_bytes
+        self._header_bytes.clear()
+        return position + header_bytes - held
 
     def _take_body(self, view: memoryview, position: int) -> int:
         piece = view[position : position + self._body_missing]
@@ -194,8 +194,11 @@ class BlockParser:
             raise PayloadError(f"A {header.kind.name} block is empty; leave it out.")
 
 
-def _parse_header(data: bytearray) -> BlockHeader | None:
-    """Returns None while ``data`` is a proper beginning of a header."""
+def _parse_header(data: bytearray) -> tuple[BlockHeader, int] | None:
+    """The header that ``data`` begins with and its length.
+
+    None while ``data`` is a proper beginning of a header.
+    """
     kind = _KINDS.get(data[0])
     if kind is None:
         raise PayloadError(f"Unknown block kind {data[0]}; the two ends may differ in version.")
@@ -217,4 +220,4 @@ def _parse_header(data: bytearray) -> BlockHeader | None:
         else:
             raise PayloadError("A block header holds a varint of more than five bytes.")
     start, count, body_bytes = fields
-    return BlockHeader(kind, data[1], start, count, body_bytes)
+    return BlockHeader(kind, data[1], start, count, body_bytes), position

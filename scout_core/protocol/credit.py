@@ -42,6 +42,8 @@ MAX_ROUND_TRIP_S = 2.0
 
 GRANT_INTERVAL_S = 0.002
 """Fast links get one grant in about 2 ms: a grant per chunk would cost more than the chunk."""
+GRANT_ALIGNMENT_BYTES = 256 * KIB
+"""The normal chunk."""
 PACING_INTERVAL_S = 0.02
 PACING_QUANTUM_MIN_BYTES = 4 * KIB
 PACING_QUANTUM_MAX_BYTES = 256 * KIB
@@ -243,9 +245,8 @@ class CreditWindow:
         room = self._room()
         if room <= 0 or not self._worth_granting(room):
             return self._limit
-        if self._pacer is not None:
-            room = self._pacer.take(room, now)
-        self._limit += room
+        pacer = self._pacer
+        self._limit += self._whole_chunks(room) if pacer is None else pacer.take(room, now)
         return self._limit
 
     def next_grant_at(self, now: float) -> float | None:
@@ -257,6 +258,14 @@ class CreditWindow:
 
     def _room(self) -> int:
         return min(self._received + self._window, self._cap) - self._limit
+
+    def _whole_chunks(self, room: int) -> int:
+        """On a fast link a grant ends where a chunk of the normal size does, else the sender would
+        end each grant with a runt, whose message costs as much as a whole one's."""
+        runt = (self._limit + room) % GRANT_ALIGNMENT_BYTES
+        if self._quantum < GRANT_ALIGNMENT_BYTES or self._limit + room == self._cap or runt >= room:
+            return room
+        return room - runt
 
     def _worth_granting(self, room: int) -> bool:
         """A full quantum, or the last bytes under the cap, or the sender has nothing left."""

@@ -25,9 +25,16 @@ come often on a slow link: at 0.1 Mbit/s a chunk of 256 KiB would take 21 s and 
 peer."""
 
 
+RUNT_SHARE = 16
+"""What is left over and smaller than this share of a chunk goes with the chunk before it: a block
+of 1 MiB and a header of 9 bytes is four messages, not five."""
+
+
 @dataclass(frozen=True, slots=True)
 class SendPolicy:
-    """``initial_credit_bytes`` comes from the registration and lets payload follow Open at once."""
+    """``chunk_bytes`` is the size of a chunk on a fast link; the last of a run may be a sixteenth
+    longer. ``initial_credit_bytes`` comes from the registration and lets payload follow Open at
+    once."""
 
     chunk_bytes: int = 256 * KIB
     initial_credit_bytes: int = 0
@@ -159,8 +166,10 @@ class PayloadSender:
         """Everything that credit allows now, and Finish behind the last byte."""
         actions: list[EdgeAction] = []
         chunk_bytes = self._chunk_bytes()
+        longest = min(chunk_bytes + chunk_bytes // RUNT_SHARE, MAX_CHUNK_BYTES)
         ledger, end = self._ledger, self._buffer.end
-        while (size := min(chunk_bytes, ledger.available, end - ledger.sent)) > 0:
+        while (sendable := min(ledger.available, end - ledger.sent)) > 0:
+            size = sendable if sendable <= longest else chunk_bytes
             actions += self._due_switches(ledger.sent + size)
             actions.append(self._next_chunk(size, now))
         if self._ended and not self._finish_sent and ledger.sent == end:

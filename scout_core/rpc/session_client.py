@@ -291,7 +291,8 @@ class SessionClient:
             while True:
                 data = await read_stream(stream.call)
                 self.measurements.downlink_bytes += len(data)
-                self._post(decode_cloud(data), stream)
+                for event in decode_cloud(data):
+                    self._post(event, stream)
         except StreamEnded as end:
             self._post(self._ending(end), stream)
         except RemoteProtocolError as error:

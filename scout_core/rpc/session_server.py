@@ -29,7 +29,12 @@ from scout_core.protocol.blocks import Block
 from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
 from scout_core.protocol.opening import OpenParameters
-from scout_core.rpc.session_wire import decode_edge, encode_cloud
+from scout_core.rpc.session_wire import (
+    SendAckWithCredit,
+    decode_edge,
+    encode_cloud,
+    join_credit,
+)
 from scout_core.rpc.stream import (
     DEFAULT_WRITE_TIMEOUT_S,
     BoundedQueue,
@@ -126,7 +131,7 @@ class ServedSession:
         try:
             while not self._discarded:
                 arrival = await self.inbox.get_until(self._machine.next_deadline(time.monotonic()))
-                for action in self._advance(arrival):
+                for action in join_credit(self._advance(arrival)):
                     await self._perform(action)
                 self._let_go_of_suspended_stream()
         finally:
@@ -149,12 +154,13 @@ class ServedSession:
             self._close_outlet(None)  # the edge asked for this end
         return performed
 
-    async def _perform(self, action: actions.CloudAction) -> None:
+    async def _perform(self, action: actions.CloudAction | SendAckWithCredit) -> None:
         match action:
             case (
                 actions.SendAccepted()
                 | actions.SendCredit()
                 | actions.SendAck()
+                | SendAckWithCredit()
                 | actions.SendToken()
             ):
                 await self._send(encode_cloud(action))

@@ -8,7 +8,8 @@ whether a request is acceptable is the daemons' business.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from scout.v1 import transport_pb2, types_pb2
@@ -34,6 +35,7 @@ SESSION_ID: Final = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 MICROSECONDS: Final = 1_000_000
 MILLISECONDS: Final = 1_000
 HASH_BYTES: Final = 32
+MAX_AGENT_ID: Final = 64
 
 STATE_TO_WIRE: Final[Mapping[ContextState, types_pb2.ContextState]] = {
     ContextState.ABSENT: types_pb2.CONTEXT_STATE_ABSENT,
@@ -55,8 +57,23 @@ EdgeSend = (
     | actions.SendFinish
     | actions.SendCancel
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SendAckWithCredit:
+    """An ack and the credit right behind it, as one message.
+
+    On a fast link every ack frees credit, and a message costs the cloud about as much as receiving
+    a chunk does (`scout bench transport`).
+    """
+
+    ack: actions.SendAck
+    credit: actions.SendCredit
+
+
 CloudSend = (
     actions.SendAccepted
+    | SendAckWithCredit
     | actions.SendCredit
     | actions.SendAck
     | actions.SendToken
@@ -116,6 +133,23 @@ def decode_edge(data: bytes) -> events.CloudPeerEvent:
             )
 
 
+def join_credit(
+    performed: Sequence[actions.CloudAction],
+) -> Iterator[actions.CloudAction | SendAckWithCredit]:
+    """The same actions in the same order, each ack joined with a credit right behind it."""
+    index = 0
+    while index < len(performed):
+        action = performed[index]
+        index += 1
+        if isinstance(action, actions.SendAck) and index < len(performed):
+            following = performed[index]
+            if isinstance(following, actions.SendCredit):
+                index += 1
+                yield SendAckWithCredit(action, following)
+                continue
+        yield action
+
+
 def encode_cloud(action: CloudSend) -> bytes:
     """A SessionResponse, serialised."""
     response = transport_pb2.SessionResponse()
@@ -130,6 +164,10 @@ def encode_cloud(action: CloudSend) -> bytes:
         case actions.SendAck(received_bytes, arrival_us):
             response.ack.received_bytes = received_bytes
             response.ack.arrival_us = arrival_us
+        case SendAckWithCredit(ack, credit):
+            response.ack.received_bytes = ack.received_bytes
+            response.ack.arrival_us = ack.arrival_us
+            response.ack.credit_bytes = credit.credit_bytes
         case actions.SendToken(token):
             response.token.text = token.text
             response.token.token_id = token.token_id
@@ -138,16 +176,25 @@ def encode_cloud(action: CloudSend) -> bytes:
     return response.SerializeToString()
 
 
-def decode_cloud(data: bytes) -> events.EdgePeerEvent:
-    """What the edge's machine receives.
+def decode_cloud(data: bytes) -> tuple[events.EdgePeerEvent, ...]:
+    """What the edge's machine receives: one event, or an ack and the credit behind it.
 
     Raises:
         RemoteProtocolError: the bytes or a field make no sense.
     """
     response = decode(transport_pb2.SessionResponse, data)
+    if not response.HasField("ack"):
+        return (_answer_event(response),)
+    ack = response.ack
+    acked = events.Acked(ack.received_bytes, ack.arrival_us)
+    if not ack.credit_bytes:
+        return (acked,)
+    return acked, events.CreditGranted(ack.credit_bytes)
+
+
+def _answer_event(response: transport_pb2.SessionResponse) -> events.EdgePeerEvent:
+    """Every event but an ack."""
     match response.WhichOneof("event"):
-        case "ack":
-            return events.Acked(response.ack.received_bytes, response.ack.arrival_us)
         case "credit":
             return events.CreditGranted(response.credit.credit_bytes)
         case "token":
@@ -206,6 +253,10 @@ def _open_message(parameters: OpenParameters) -> transport_pb2.Open:
 def _open_parameters(message: transport_pb2.Open) -> OpenParameters:
     if not SESSION_ID.match(message.session_id):
         raise RemoteProtocolError("session_id must be 1 to 64 characters of [A-Za-z0-9_-].")
+    if not 1 <= len(message.agent_id) <= MAX_AGENT_ID:
+        raise RemoteProtocolError(
+            f"agent_id must have 1 to {MAX_AGENT_ID} characters; send the registered one."
+        )
     if len(message.context_hash) != HASH_BYTES:
         raise RemoteProtocolError(f"context_hash must have {HASH_BYTES} bytes.")
     return OpenParameters(

@@ -102,6 +102,15 @@ def test_nothing_is_sent_beyond_the_credit() -> None:
     assert session.state is EdgeState.ANSWERING
 
 
+def test_a_small_rest_goes_with_the_chunk_before_it() -> None:
+    session = streaming(10_000, chunk_bytes=16 * KIB)
+    session.receive(CreditGranted(1_000_000), 0.0)
+    sent = ranges(session.receive(PayloadAppended(bytes(32 * KIB + 9)), 0.0))
+    assert sent == [(0, 16 * KIB), (16 * KIB, 32 * KIB + 9)]
+    sent = ranges(session.receive(PayloadAppended(bytes(18 * KIB)), 0.0))
+    assert [end - start for start, end in sent] == [16 * KIB, 2 * KIB]
+
+
 def test_payload_is_kept_until_it_is_acked() -> None:
     session = streaming(1000)
     for _ in range(3):

@@ -134,12 +134,14 @@ class Credit(_message.Message):
     def __init__(self, credit_bytes: _Optional[int] = ...) -> None: ...
 
 class Ack(_message.Message):
-    __slots__ = ("received_bytes", "arrival_us")
+    __slots__ = ("received_bytes", "arrival_us", "credit_bytes")
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     ARRIVAL_US_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     received_bytes: int
     arrival_us: int
-    def __init__(self, received_bytes: _Optional[int] = ..., arrival_us: _Optional[int] = ...) -> None: ...
+    credit_bytes: int
+    def __init__(self, received_bytes: _Optional[int] = ..., arrival_us: _Optional[int] = ..., credit_bytes: _Optional[int] = ...) -> None: ...
 
 class AnswerToken(_message.Message):
     __slots__ = ("text", "token_id")
