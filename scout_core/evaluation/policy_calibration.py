@@ -30,8 +30,8 @@ LONGEST_S: Final = 300.0
 """True times are cut here: a recording's outage may outlast anyone's patience."""
 WATCHED_S: Final = 60.0
 MEAN_PAUSE_S: Final = 3.0
-STUDY_S: Final = 600.0
-"""Of each recording at most."""
+STUDY_S: Final = (300.0, 600.0)
+"""Seconds on each link: its recording's length, within these limits (short ones repeat)."""
 WINDOW_S: Final = 0.1
 LEVELS: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 OURS: Final = "ours"
@@ -88,7 +88,8 @@ def judged_transfers(link: Link, seed: int = 0) -> Iterator[Judged]:
     random = Random(f"{seed}/{link.name}")  # noqa: S311 - a simulation, not a secret
     estimator, classics = GoodputEstimator(), Classics()
     clock_s = random.uniform(0.0, 5.0)
-    while clock_s < min(link.duration_s, STUDY_S):
+    shortest_s, longest_s = STUDY_S
+    while clock_s < max(shortest_s, min(link.duration_s, longest_s)):
         forecast = estimator.forecast(clock_s)
         planned_bytes = forecast.median_bytes_per_s * LONGEST_PLANNED_S
         sizes = [size for size in SIZES_BYTES if size <= planned_bytes] or SIZES_BYTES[:1]

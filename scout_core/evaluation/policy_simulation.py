@@ -8,16 +8,18 @@ KV modes). It does not know how results are summarised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scout_core.control.cost import Stage
 from scout_core.control.estimator import GoodputEstimator
+from scout_core.control.forecast import TransferForecast
 from scout_core.control.offers import CloudContext, Offer, kept_tokens
 from scout_core.control.policies import OraclePolicy
 from scout_core.control.policy import FIRST_BLOCK_SHARE, Decision, Policy, Situation
 from scout_core.control.probe import ProbeBudget
+from scout_core.control.rate_experts import RATE_FLOOR_BYTES_PER_S
 from scout_core.evaluation.paper_pairs import Pair
 from scout_core.evaluation.policy_links import Link
 from scout_core.evaluation.policy_transfer import (
@@ -30,6 +32,7 @@ from scout_core.evaluation.policy_transfer import (
 )
 from scout_core.evaluation.policy_workload import PlannedRequest
 from scout_core.modes import Mode
+from scout_core.testbed.schedule import BITS_PER_BYTE, RateSchedule
 
 ROUND_TRIP_S: Final = 0.03
 FRAMING_BYTES: Final = 600
@@ -71,6 +74,8 @@ class Contender:
         learns: it looks at the forecast, so the estimator must be fed.
         switches: it may change the mode in mid-transfer.
         target: probability of meeting the deadline that it asks for.
+        knows_link: it is told true transfer times in place of a forecast (but not true compute
+            times): what no estimator can surpass.
     """
 
     name: str
@@ -78,6 +83,38 @@ class Contender:
     learns: bool = False
     switches: bool = False
     target: float = 0.9
+    knows_link: bool = False
+
+
+class KnownLink(TransferForecast):
+    """The true link in a forecast's place: every probability is 0 or 1."""
+
+    __slots__ = ("_arrival_s", "_schedule")
+
+    def __init__(self, schedule: RateSchedule, arrival_s: float) -> None:
+        super().__init__((), (), 0.0, ROUND_TRIP_S, known=True)
+        object.__setattr__(self, "_schedule", schedule)
+        object.__setattr__(self, "_arrival_s", arrival_s)
+
+    def probability_within(
+        self, payload_bytes: float, seconds: float, delay_s: float = 0.0
+    ) -> float:
+        return 1.0 if self.true_transfer_s(payload_bytes, delay_s) <= seconds else 0.0
+
+    def transfer_time_s(self, payload_bytes: float, quantile: float) -> float:
+        del quantile
+        return self.true_transfer_s(payload_bytes, 0.0)
+
+    @property
+    def median_bytes_per_s(self) -> float:
+        bits = self._schedule.bits_between(self._arrival_s, self._arrival_s + 1.0)
+        return max(bits / BITS_PER_BYTE, RATE_FLOOR_BYTES_PER_S)
+
+    def true_transfer_s(self, payload_bytes: float, delay_s: float) -> float:
+        """Seconds of a payload that begins ``delay_s`` after arrival, framing and round trip in."""
+        begin_s = self._arrival_s + delay_s
+        size = payload_bytes + FRAMING_BYTES
+        return self._schedule.finish_time(begin_s, size) - begin_s + ROUND_TRIP_S
 
 
 @dataclass(slots=True)
@@ -118,8 +155,10 @@ class LinkRun:
             clock_s += PROBE_TICK_S
 
     def _decide(self, request: PlannedRequest) -> Decision:
+        link = KnownLink(self.link.schedule, request.arrival_s)
+        forecast = self.estimator.forecast(request.arrival_s, ROUND_TRIP_S)
         situation = Situation(
-            forecast=self.estimator.forecast(request.arrival_s, ROUND_TRIP_S),
+            forecast=link if self.contender.knows_link else forecast,
             deadline_s=request.deadline_s,
             cloud_queue_s=request.cloud_queue_s,
             round_trip_s=ROUND_TRIP_S,
@@ -127,15 +166,8 @@ class LinkRun:
         )
         if self.contender.policy is not None:
             return self.contender.policy.choose(request.offers, situation)
-        return OraclePolicy(self._true_transfer(request)).choose(request.true_offers, situation)
-
-    def _true_transfer(self, request: PlannedRequest) -> Callable[[int, float], float]:
-        def transfer_s(payload_bytes: int, start_s: float) -> float:
-            begin_s = request.arrival_s + start_s
-            size = payload_bytes + FRAMING_BYTES
-            return self.link.schedule.finish_time(begin_s, size) - begin_s + ROUND_TRIP_S
-
-        return transfer_s
+        oracle = OraclePolicy(link.true_transfer_s)
+        return oracle.choose(request.true_offers, situation)
 
     def _send(self, watcher: Watcher, request: PlannedRequest, offer: Offer) -> tuple[Sent, float]:
         start_s = request.arrival_s + request.edge_factor * (

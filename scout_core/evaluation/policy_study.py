@@ -6,7 +6,7 @@ Owns who takes part and in what order. It does not know how outcomes are summari
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from scout_core.control.policies import (
@@ -66,8 +66,11 @@ def ours() -> Contender:
 
 
 def variants() -> tuple[Contender, ...]:
-    """Ours without switches, and at other targets."""
+    """Ours without switches, at other targets, and with a known link: where the rest is lost."""
+    known = Contender("ours, link known", ChanceConstraintPolicy(), knows_link=True)
     return (
+        known,
+        replace(known, name="ours, link known, target 0", target=0.0),
         Contender("ours, no switches", ChanceConstraintPolicy(), learns=True),
         *(
             Contender(

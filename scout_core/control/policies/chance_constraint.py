@@ -25,8 +25,8 @@ from scout_core.control.policy import (
 
 TIE: Final = 1e-6
 """Expected qualities this close are equal; no profile is measured that finely."""
-HOPELESS: Final = 0.02
-"""Below it probabilities are the tails of the forecast's mixture, and no ground to choose on."""
+HOPELESS: Final = 0.001
+"""Below it the answer is late whatever is done; then it had better not be very late."""
 
 
 @dataclass(frozen=True, slots=True)
