@@ -26,6 +26,7 @@ class CodecId(IntEnum):
     INT8_GROUPS = 2
     INT4_GROUPS = 3
     LOSSLESS_BF16 = 4
+    TRANSFORM = 5
 
 
 class KvCodec(Protocol):

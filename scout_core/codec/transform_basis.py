@@ -1,0 +1,175 @@
+"""The calibrated artefact of the ``transform`` codec: bases, scales and shared entropy models.
+
+Owns the artefact's content, its checks and its file (safetensors: no code, no pickle); knows
+neither how it was calibrated (``scout_core.evaluation.codec_calibration``) nor the payload.
+
+The layers are cut into equal groups of neighbours. For each kind (keys before rotary embedding,
+values) and group, a cache row of ``width = layers in group · kv_heads · head_dim`` elements is
+
+    row = mean + inverse · coefficients,        coefficients = forward · (row − mean),
+
+where ``inverse`` holds, per column, 8-bit integers and one float scale, and ``forward`` is its
+exact inverse, computed on loading. Coefficients are uncorrelated on the calibration texts and
+scaled so that an error of one in any of them costs the model's output equally much; ``deviations``
+holds their standard deviations. ``sinks`` replaces the mean at the first absolute positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from scout_core.codec.rans import TOTAL, RansModels
+from scout_core.errors import CodecError, ProfileError
+from scout_core.geometry import KvGeometry
+
+FORMAT: Final = "scout-transform-basis-1"
+CLASSES: Final = 48
+"""Entropy models: coefficients of like deviation-to-step ratio share one."""
+CLASSES_PER_OCTAVE: Final = 4
+LOWEST_CLASS_OCTAVE: Final = -3
+"""Coefficients whose deviation is below an eighth of the step are not sent at all."""
+ALPHABET: Final = 256
+"""Quantised values -127..127 as 0..254; 255 announces an escape."""
+MAX_ARTEFACT_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class TransformBasis:
+    """See the module's docstring; ``groups`` counts the groups of layers of each kind.
+
+    Shapes: ``integers`` int8 ``[2, groups, width, width]``; ``scales`` ``[2, groups, width]``;
+    ``means`` ``[2, groups, width]``; ``deviations`` ``[2, groups, width]``, descending;
+    ``sinks`` ``[2, sink positions, groups, width]``; ``frequencies`` uint16
+    ``[CLASSES, ALPHABET]``; ``shrinkage`` ``[CLASSES]``: how far from the lattice point, in steps
+    and away from zero, a value quantised to ±1 is reconstructed.
+    """
+
+    geometry: KvGeometry
+    theta: float
+    finest_step: float
+    integers: torch.Tensor
+    scales: torch.Tensor
+    means: torch.Tensor
+    deviations: torch.Tensor
+    sinks: torch.Tensor
+    frequencies: NDArray[np.uint16]
+    shrinkage: torch.Tensor
+
+    def __post_init__(self) -> None:
+        groups, width = self.groups, self.width
+        expected = {
+            "integers": (2, groups, width, width),
+            "scales": (2, groups, width),
+            "means": (2, groups, width),
+            "deviations": (2, groups, width),
+            "sinks": (2, self.sinks.shape[1], groups, width),
+            "frequencies": (CLASSES, ALPHABET),
+            "shrinkage": (CLASSES,),
+        }
+        for name, shape in expected.items():
+            actual = tuple(getattr(self, name).shape)
+            if actual != shape:
+                raise ProfileError(f"Transform basis: {name} has shape {actual}, needs {shape}.")
+        per_group = self.geometry.kv_heads * self.geometry.head_dim
+        if width * groups != self.geometry.layers * per_group:
+            raise ProfileError("Transform basis: groups do not cover the model's layers.")
+
+    @property
+    def groups(self) -> int:
+        """Groups of layers."""
+        return self.integers.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Elements of one position in one group and kind."""
+        return self.integers.shape[2]
+
+    @cached_property
+    def inverse(self) -> torch.Tensor:
+        """float32 ``[2, groups, width, width]``: coefficients to elements."""
+        return self.integers.float() * self.scales[:, :, None, :]
+
+    @cached_property
+    def forward(self) -> torch.Tensor:
+        """float32 ``[2, groups, width, width]``: elements to coefficients."""
+        return torch.linalg.inv(self.inverse.double()).float()
+
+    @cached_property
+    def coder(self) -> RansModels:
+        """The shared entropy models, ready to code with."""
+        return RansModels.of(self.frequencies)
+
+    def save(self, path: Path) -> None:
+        """Writes the artefact."""
+        tensors = {
+            "integers": self.integers,
+            "scales": self.scales,
+            "means": self.means,
+            "deviations": self.deviations,
+            "sinks": self.sinks.to(torch.bfloat16),
+            "frequencies": torch.from_numpy(self.frequencies.astype(np.int16)),
+            "shrinkage": self.shrinkage,
+        }
+        metadata = {
+            "format": FORMAT,
+            "layers": str(self.geometry.layers),
+            "kv_heads": str(self.geometry.kv_heads),
+            "head_dim": str(self.geometry.head_dim),
+            "theta": repr(self.theta),
+            "finest_step": repr(self.finest_step),
+        }
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> TransformBasis:
+        """Reads an artefact.
+
+        Raises:
+            ProfileError: missing, too large, of another format, or inconsistent.
+        """
+        if not path.is_file() or path.stat().st_size > MAX_ARTEFACT_BYTES:
+            raise ProfileError(f"No transform basis of plausible size at {path.name}.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ProfileError(f"{path.name} is no safetensors file.") from error
+        if metadata.get("format") != FORMAT:
+            raise ProfileError(f"{path.name} is no {FORMAT}; calibrate again.")
+        try:
+            basis = cls(
+                geometry=KvGeometry(
+                    int(metadata["layers"]), int(metadata["kv_heads"]), int(metadata["head_dim"])
+                ),
+                theta=float(metadata["theta"]),
+                finest_step=float(metadata["finest_step"]),
+                integers=tensors["integers"],
+                scales=tensors["scales"],
+                means=tensors["means"],
+                deviations=tensors["deviations"],
+                sinks=tensors["sinks"].float(),
+                frequencies=tensors["frequencies"].numpy().astype(np.uint16),
+                shrinkage=tensors["shrinkage"],
+            )
+            if int(basis.frequencies.sum(dtype=np.int64)) != TOTAL * CLASSES:
+                raise ProfileError(f"{path.name}: entropy models do not sum up.")
+        except (KeyError, ValueError, CodecError) as error:
+            raise ProfileError(f"{path.name} lacks or garbles {error}.") from error
+        return basis
+
+
+def classes_of(deviations: torch.Tensor, step: float) -> torch.Tensor:
+    """The entropy class of each coefficient at a step; -1 where it is not sent. int64."""
+    octaves = torch.log2(deviations.double() / step) - LOWEST_CLASS_OCTAVE
+    index = (octaves * CLASSES_PER_OCTAVE).floor().long()
+    return index.clamp(min=-1, max=CLASSES - 1)

@@ -1,0 +1,176 @@
+"""The transform codec on a synthetic model: rate against error, positions, refusals, artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scout_core.codec.registry import codec_by_name
+from scout_core.codec.rotary import Rotation
+from scout_core.codec.transform import LEVELS, TransformCodec
+from scout_core.codec.transform_basis import TransformBasis
+from scout_core.errors import CodecError, ProfileError
+from scout_core.evaluation.codec_fit import fit_basis
+from scout_core.evaluation.codec_statistics import CacheStatistics, grouped_rows
+from scout_core.geometry import KvGeometry
+
+GEOMETRY = KvGeometry(layers=4, kv_heads=2, head_dim=8)
+THETA = 10_000.0
+GROUPS = 2
+RANK = 12
+
+
+def synthetic(positions: Sequence[int], seed: int) -> torch.Tensor:
+    """A cache whose layers are correlated: a few hidden causes a position, rotated keys."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(RANK, 4 * 2 * 2 * 8, generator=torch.Generator().manual_seed(99))
+    causes = torch.randn(len(positions), RANK, generator=generator)
+    noise = 0.05 * torch.randn(len(positions), 4 * 2 * 2 * 8, generator=generator)
+    rows = (causes @ mixing + noise + 1.0).reshape(len(positions), 4, 2, 2, 8)
+    kv = rows.permute(1, 2, 3, 0, 4).contiguous()
+    kv[:, 0] = Rotation.at(torch.tensor(positions), 8, THETA).applied(kv[:, 0])
+    return kv.to(torch.bfloat16)
+
+
+def fitted() -> TransformBasis:
+    statistics = CacheStatistics(GEOMETRY, GROUPS)
+    samples: list[torch.Tensor] = []
+    for seed in range(12):
+        rotation = Rotation.at(torch.arange(100), 8, THETA)
+        rows = grouped_rows(synthetic(range(100), seed), GROUPS, rotation)
+        statistics.add_rows(rows)
+        generator = torch.Generator().manual_seed(1000 + seed)
+        statistics.add_gradients(torch.randn(rows.shape, generator=generator), 0.01)
+        samples.append(rows)
+    return fit_basis(statistics, THETA, samples)
+
+
+BASIS = fitted()
+
+
+def relative_error(kv: torch.Tensor, decoded: torch.Tensor) -> float:
+    return float((decoded.float() - kv.float()).norm() / kv.float().norm())
+
+
+def test_coarser_levels_cost_fewer_bytes_and_more_error() -> None:
+    kv = synthetic(range(80), 50)
+    sizes: list[int] = []
+    errors: list[float] = []
+    for level in (0, 8, 16, 24):
+        codec = TransformCodec.at(BASIS, level, range(80))
+        payload = codec.encode(kv)
+        sizes.append(len(payload))
+        errors.append(relative_error(kv, codec.decode(payload, GEOMETRY, 80)))
+    assert sizes == sorted(sizes, reverse=True)
+    assert errors == sorted(errors)
+    assert errors[0] < 0.02
+
+
+def test_at_equal_error_it_is_far_smaller_than_int8_groups() -> None:
+    kv = synthetic(range(200), 51)
+    groups = codec_by_name("int8_groups")
+    codec = TransformCodec.at(BASIS, 4, range(200))
+    payload = codec.encode(kv)
+    assert relative_error(kv, codec.decode(payload, GEOMETRY, 200)) < 0.02
+    assert 2 * len(payload) < len(groups.encode(kv))
+
+
+def test_gathered_positions_are_coded_at_their_own_rotation() -> None:
+    positions = [0, 1, 5, 40, 41, 99]
+    kv = synthetic(positions, 52)
+    right = TransformCodec.at(BASIS, 4, positions)
+    wrong = TransformCodec.at(BASIS, 4, range(6))
+    assert relative_error(kv, right.decode(right.encode(kv), GEOMETRY, 6)) < 0.05
+    assert len(right.encode(kv)) < len(wrong.encode(kv))
+
+
+def test_blocks_decode_wherever_they_start() -> None:
+    kv = synthetic(range(100), 53)
+    whole = TransformCodec.at(BASIS, 4, range(100))
+    decoded = whole.decode(whole.encode(kv), GEOMETRY, 100)
+    part = TransformCodec.at(BASIS, 4, range(64, 100))
+    tail = part.decode(part.encode(kv[:, :, :, 64:]), GEOMETRY, 36)
+    assert relative_error(decoded[:, :, :, 64:], tail) < 0.01
+
+
+def test_the_payload_says_its_level() -> None:
+    kv = synthetic(range(30), 54)
+    coarse, fine = (TransformCodec.at(BASIS, level, range(30)) for level in (16, 0))
+    payload = coarse.encode(kv)
+    assert torch.equal(fine.decode(payload, GEOMETRY, 30), coarse.decode(payload, GEOMETRY, 30))
+
+
+def test_outliers_survive_as_escapes() -> None:
+    kv = synthetic(range(40), 55)
+    kv[2, 0, 1, 20] = 500.0
+    codec = TransformCodec.at(BASIS, 0, range(40))
+    decoded = codec.decode(codec.encode(kv), GEOMETRY, 40)
+    assert relative_error(kv, decoded) < 0.02
+
+
+def test_rotation_is_undone_exactly_enough() -> None:
+    keys = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(1))
+    rotation = Rotation.at(torch.arange(5000, 5050), 8, THETA)
+    assert torch.allclose(rotation.undone(rotation.applied(keys)), keys, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
+def test_nonfinite_or_boundless_input_is_refused(bad: float) -> None:
+    kv = synthetic(range(10), 56)
+    kv[0, 0, 0, 3, 2] = bad
+    with pytest.raises(CodecError):
+        TransformCodec.at(BASIS, 0, range(10)).encode(kv)
+
+
+def test_other_geometry_level_or_count_is_refused() -> None:
+    codec = TransformCodec.at(BASIS, 4, range(10))
+    payload = codec.encode(synthetic(range(10), 57))
+    with pytest.raises(CodecError):
+        codec.decode(payload, KvGeometry(4, 2, 16), 10)
+    with pytest.raises(CodecError):
+        codec.decode(payload, GEOMETRY, 9)
+    for level in (-1, LEVELS):
+        with pytest.raises(CodecError):
+            TransformCodec.at(BASIS, level, range(10))
+
+
+PAYLOAD = TransformCodec.at(BASIS, 6, range(12)).encode(synthetic(range(12), 58))
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_damaged_payloads_decode_to_finite_caches_or_are_refused(data: st.DataObject) -> None:
+    payload = bytearray(PAYLOAD)
+    for _ in range(data.draw(st.integers(0, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    del payload[data.draw(st.integers(0, len(payload))) :]
+    codec = TransformCodec.at(BASIS, 6, range(12))
+    try:
+        decoded = codec.decode(bytes(payload), GEOMETRY, 12)
+    except CodecError:
+        return
+    assert torch.isfinite(decoded.float()).all()
+
+
+def test_the_artefact_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "basis.safetensors"
+    BASIS.save(path)
+    loaded = TransformBasis.load(path)
+    kv = synthetic(range(20), 59)
+    first, second = (TransformCodec.at(basis, 5, range(20)) for basis in (BASIS, loaded))
+    assert first.encode(kv) == second.encode(kv)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 100])
+def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "basis.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ProfileError):
+        TransformBasis.load(path)
+    with pytest.raises(ProfileError):
+        TransformBasis.load(tmp_path / "absent.safetensors")
