@@ -111,12 +111,25 @@ class _Search:
         self._load = np.where(usable, problem.payload_bytes, np.inf)
         self._value = problem.value
         self._window_s = np.where(usable, problem.window_s, np.inf)
-        if not self._fits(floors(self._load, self._value)):
+        floor = floors(self._load, self._value)
+        served = floor >= 0
+        _, spare = spare_bytes(
+            chosen(self._load, floor)[served],
+            chosen(self._window_s, floor)[served],
+            self._limit[served],
+            self._capacity,
+        )
+        if spare.size and spare.min() < 0:
             # Leaving a request out becomes an offer of no load and no value, never due.
             edge = np.zeros((problem.requests, 1))
             self._load = np.hstack((self._load, edge))
             self._value = np.hstack((self._value, edge))
             self._window_s = np.hstack((self._window_s, edge + np.inf))
+        # Ranks of all windows, once: a check is then a count by rank and a running sum.
+        self._slow = bool((self._limit < self._capacity).any())
+        levels_s, rank = np.unique(self._window_s, return_inverse=True)
+        self._rank = rank.reshape(self._window_s.shape)
+        self._levels_s = levels_s[np.isfinite(levels_s)]
 
     def run(self) -> IntArray:
         choice = self._climb(hull_steps(self._load, self._value))
@@ -200,10 +213,18 @@ class _Search:
         return bool(np.all(spare >= -TOLERANCE * self._capacity * at_s))
 
     def _spare(self, choice: IntArray) -> tuple[FloatArray, FloatArray]:
-        window_s = chosen(self._window_s, choice, np.inf)
-        due = np.isfinite(window_s)
-        load = chosen(self._load, choice)[due]
-        return spare_bytes(load, window_s[due], self._limit[due], self._capacity)
+        """Deadlines that matter, and the spare bytes at each."""
+        if self._slow:
+            window_s = chosen(self._window_s, choice, np.inf)
+            due = np.isfinite(window_s)
+            load = chosen(self._load, choice)[due]
+            return spare_bytes(load, window_s[due], self._limit[due], self._capacity)
+        served = np.flatnonzero(choice >= 0)
+        columns = choice[served]
+        loads, ranks = self._load[served, columns], self._rank[served, columns]
+        # The last rank may be that of offers that are never due; they carry nothing.
+        due = np.bincount(ranks, loads, self._levels_s.size)[: self._levels_s.size]
+        return self._levels_s, self._capacity * self._levels_s - np.cumsum(due)
 
 
 def _after(choice: IntArray, steps: HullSteps, taken: IntArray) -> IntArray:

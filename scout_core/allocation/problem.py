@@ -112,5 +112,5 @@ def chosen(table: FloatArray, choice: IntArray, missing: float = 0.0) -> FloatAr
     """``[requests]``: the entry of each request's chosen column, ``missing`` where unserved."""
     if table.shape[1] == 0:
         return np.full(table.shape[0], missing)
-    picked = np.take_along_axis(table, np.maximum(choice, 0)[:, None], axis=1)[:, 0]
+    picked = table[np.arange(choice.size), np.maximum(choice, 0)]
     return np.where(choice >= 0, picked, missing)

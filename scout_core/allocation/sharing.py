@@ -25,11 +25,12 @@ class SharingPolicy:
     """Knobs of ``share_capacity``.
 
     Attributes:
-        guarantee_bytes_per_s: every transfer with bytes to send gets at least this much, so that a
-            late or unlucky one never starves; 2 kB/s carry the indices of 100 positions in 10 ms.
+        guarantee_bytes_per_s: a transfer that is late gets at least this much, so that it never
+            starves; 2 kB/s carry the indices of 100 positions in 10 ms. One that is in time needs
+            no guarantee: its turn comes before its deadline.
         guarantee_fraction: all guarantees together take at most this part of the capacity.
-        quantum_s: nobody gets a rate that would finish it sooner than this; grants for shorter
-            times than a message needs would be wasted.
+        quantum_s: nobody gets a rate that would finish it sooner than this, unless its deadline
+            asks for it; grants for shorter times than a message needs would be wasted.
         horizon_s: the rates hold about so long; what must start within it cannot wait.
     """
 
@@ -52,11 +53,12 @@ def share_capacity(flows: Flows, capacity: float, policy: SharingPolicy) -> Floa
     next solve, due when they are ready, takes it back.
     """
     active = flows.active
-    useful = flows.remaining_bytes / policy.quantum_s
+    useful = np.maximum(flows.remaining_bytes / policy.quantum_s, flows.required_bytes_per_s())
     limit = np.where(active, np.minimum(flows.limit_bytes_per_s, useful), 0.0)
     limit = np.minimum(limit, capacity)
     guarantee = pour_level(
-        np.minimum(limit, policy.guarantee_bytes_per_s), capacity * policy.guarantee_fraction
+        np.where(flows.late, np.minimum(limit, policy.guarantee_bytes_per_s), 0.0),
+        capacity * policy.guarantee_fraction,
     )
     needed = _needed_now(flows, limit, guarantee, capacity, policy)
     rates = np.minimum(needed, limit)

@@ -24,6 +24,7 @@ from scout_core.evaluation.allocation_study import (
     Row,
     StudyPlan,
     as_documents,
+    by_setting,
     paper_case,
     run_study,
 )
@@ -71,8 +72,8 @@ def command(plots: Path, as_json: bool, **chosen: Unpack[Choices]) -> None:
     terminal = Console()
     console = Console(width=max(terminal.width, TABLE_WIDTH))
     console.print(_table(paper, "The paper's case: 170 tokens, 3B → 7B, 1 s, 100 Mbit/s"))
-    if rows:
-        console.print(_table(rows, "The grid"))
+    for setting, own in by_setting(rows).items():
+        console.print(_table(own, ", ".join(setting)))
     console.print("Plots: " + ", ".join(str(path) for path in pictures))
 
 
@@ -100,13 +101,12 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _table(rows: Sequence[Row], title: str) -> Table:
     table = Table(title=title)
-    for name in ("setting", "n", "load", "allocator"):
+    for name in ("n", "load", "allocator"):
         table.add_column(name)
     for name in ("in time", "quality", "utility", "95 %", "Jain", "rejected", "÷ optimum"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
-            f"{row.mix} {row.arrivals} {row.capacity}",
             str(row.n_agents),
             f"{row.load:g}",
             row.allocator,

@@ -328,6 +328,14 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     return Interval(mean - float(half), mean + float(half))
 
 
+def by_setting(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
+    """Rows by (mix, arrivals, capacity), in the order of the study."""
+    settings: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        settings.setdefault((row.mix, row.arrivals, row.capacity), []).append(row)
+    return settings
+
+
 def as_documents(rows: Iterable[Row]) -> list[dict[str, object]]:
     """Rows as JSON objects."""
     return [asdict(row) for row in rows]

@@ -92,7 +92,7 @@ def test_a_computing_edge_lends_its_share() -> None:
 
 
 def test_a_late_transfer_gets_its_guarantee_and_what_others_leave() -> None:
-    policy = SharingPolicy(guarantee_bytes_per_s=5.0, guarantee_fraction=0.2)
+    policy = SharingPolicy(guarantee_bytes_per_s=5.0)
     late = flows([1000.0, 100.0], [-1.0, 1.0], late=[True, False], limit=[1e9, 150.0])
     assert share_capacity(late, 100.0, policy).tolist() == [5.0, 95.0]
     assert share_capacity(late, 200.0, policy).tolist() == [50.0, 150.0]
@@ -101,6 +101,11 @@ def test_a_late_transfer_gets_its_guarantee_and_what_others_leave() -> None:
 def test_nothing_is_granted_that_would_finish_within_less_than_a_message() -> None:
     policy = SharingPolicy(guarantee_bytes_per_s=0.0, quantum_s=0.01)
     assert share_capacity(flows([10.0], [1.0]), 1e6, policy).tolist() == [1000.0]
+
+
+def test_the_last_bytes_before_a_deadline_are_not_slowed() -> None:
+    policy = SharingPolicy(guarantee_bytes_per_s=0.0, quantum_s=0.01)
+    assert share_capacity(flows([10.0], [0.002]), 1e6, policy).tolist() == [5000.0]
 
 
 def test_guarantees_together_take_only_their_part() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scout_core.allocation.baselines import Baseline
 from scout_core.allocation.offer import Offer
-from scout_core.evaluation.allocation_contenders import BaselineContender, SchedulerContender
+from scout_core.evaluation.allocation_contenders import (
+    STUDY_POLICY,
+    BaselineContender,
+    SchedulerContender,
+)
 from scout_core.evaluation.allocation_simulation import NO_OFFER, Outcome, play
 from scout_core.evaluation.allocation_workload import (
     Arrivals,
@@ -95,7 +101,8 @@ def test_received_bytes_count_after_a_switch_between_whole_kv_offers() -> None:
     # 0.25 MB of bf16 until 0.5 s; then 0.25 MB/s: three quarters of int4 fit, not of bf16.
     slower = RateSchedule.from_spans([(0.5, 8.0), (100.0, 2.0)], loop=False)
     switching = workload([question(0, 0.0, 1.5, WHOLE, SMALL, SCOUT)], uplink=slower)
-    played = play(switching, SchedulerContender(switching))
+    bold = replace(STUDY_POLICY, caution=0.0)
+    played = play(switching, SchedulerContender(switching, bold))
     assert played.offers[0] == 1
     assert played.in_time[0]
     assert 0.9 < played.quality[0] < 1.0
@@ -127,11 +134,7 @@ def test_kv_sizes_are_those_of_the_models() -> None:
 
 
 def test_the_capacity_follows_from_the_load() -> None:
-    plain = build(
-        Scenario(4, 2.0, Mix.HOMOGENEOUS, Arrivals.SYNCHRONISED, CapacityKind.CONSTANT, 1, 0)
-    )
+    steady = Scenario(4, 2.0, Mix.HOMOGENEOUS, Arrivals.SYNCHRONISED, CapacityKind.CONSTANT, 1, 0)
+    plain, traced = build(steady), build(replace(steady, capacity=CapacityKind.TRACE))
     assert plain.mean_bytes_per_s == pytest.approx(4 * 170 * 57_344 / 1.0 / 2.0)
-    traced = build(
-        Scenario(4, 2.0, Mix.HOMOGENEOUS, Arrivals.SYNCHRONISED, CapacityKind.TRACE, 1, 0)
-    )
     assert traced.uplink.mean_mbps(0.0, 120.0) * 1e6 / 8 == pytest.approx(plain.mean_bytes_per_s)
