@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from edge_agent.attachment import AgentActivity, Attachment
+from edge_agent.host import EdgeHost
 from edge_agent.hosting import load_host
 from edge_agent.inference_servicer import InferenceServicer
 from edge_agent.settings import EdgeSettings
@@ -37,11 +38,13 @@ class EdgeAgent:
         self._data_channel = open_channel(settings.cloud, ChannelRole.DATA, to_cloud)
         self._servicer: InferenceServicer | None = None
         self._attachment: Attachment | None = None
+        self._host: EdgeHost | None = None
         self._attaching: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
         settings = self.settings
         host, models = await self._worker.run(load_host, settings, self._worker)
+        self._host = host
         await self._worker.run(warm_up, host)
         attachment = self._attachment = Attachment(
             settings=settings,
@@ -68,6 +71,16 @@ class EdgeAgent:
             f"{settings.agent_id} serves on {settings.listen.rsplit(':', 1)[0]}:{self.port} "
             f"for the cloud at {settings.cloud}"
         )
+
+    def require_host(self) -> EdgeHost:
+        """Models, stores and estimator of a started agent.
+
+        Raises:
+            LocalProtocolError: not started yet.
+        """
+        if self._host is None:
+            raise LocalProtocolError("Start the agent before asking for its host.")
+        return self._host
 
     async def wait_attached(self, timeout_s: float) -> None:
         """Returns once the cloud has accepted this agent.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.attachment import CloudView
@@ -16,7 +16,6 @@ from scout_core.control.offers import (
     RequestFacts,
     feasible_offers,
 )
-from scout_core.control.policies import ChanceConstraintPolicy
 from scout_core.control.policy import Decision, Policy, Situation
 from scout_core.control.sizes import BLOCK_HEADER_BYTES
 from scout_core.geometry import KvGeometry
@@ -80,7 +79,7 @@ class Planner:
     """Chooses how to serve a question."""
 
     host: EdgeHost
-    policy: Policy = field(default_factory=ChanceConstraintPolicy)
+    policy: Policy
 
     def plan(self, question: Question, view: CloudView, round_trip_s: float, now: float) -> Plan:
         """The best offer for the link as it is.

@@ -23,6 +23,7 @@ from edge_agent.payload import PayloadSource
 from edge_agent.planning import Plan, Planner, Question, requested_execution
 from edge_agent.steering import Steering
 from scout_core.control.offers import CloudContext
+from scout_core.control.policies import policy_named
 from scout_core.errors import UnknownContextError
 from scout_core.modes import AgentId, Execution, Mode, SessionId
 from scout_core.protocol import actions
@@ -36,6 +37,8 @@ from scout_core.rpc.session_wire import REASON_TO_WIRE
 
 MAX_OFFERS: int = 16
 NO_SELECTOR = "none"
+FREE_POLICY = "ours"
+"""Chooses retention and execution where the caller forces the mode, whatever policy is set."""
 log = structlog.get_logger("scout.edge.request")
 
 CONTEXT_STATES = {
@@ -73,7 +76,8 @@ class RequestRun:
         self._attachment = attachment
         self._channel = channel
         self._question = question
-        self._planner = Planner(host)
+        forced = question.parameters.mode is not None
+        self._planner = Planner(host, policy_named(FREE_POLICY if forced else host.settings.policy))
         self._ttft_s = 0.0
         self.result: RequestResult | None = None
 
@@ -143,7 +147,7 @@ class RequestRun:
                         # An empty answer is complete when its end arrives.
                         self._ttft_s = self._ttft_s or self._elapsed_s()
                         self._note_computed(plan, summary)
-                        yield self._finished(plan, source, client, summary)
+                        yield self._finished(view, plan, source, client, summary)
             await running
         finally:
             running.cancel()
@@ -236,10 +240,15 @@ class RequestRun:
         )
 
     def _finished(
-        self, plan: Plan, source: PayloadSource, client: SessionClient, summary: AnswerSummary
+        self,
+        view: CloudView,
+        plan: Plan,
+        source: PayloadSource,
+        client: SessionClient,
+        summary: AnswerSummary,
     ) -> inference_pb2.GenerateResponse:
         question, times, measured = self._question, source.times, client.measurements
-        geometry = self._attachment.require_view().model.geometry
+        geometry = view.model.geometry
         payload_bytes = client.payload_bytes
         degradation = summary.degradation
         if measured.reconnects:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -48,6 +49,17 @@ class EdgeSettings(ServingSettings):
     default_deadline_s: float = Field(
         5.0, gt=0, le=600, description="Deadline of requests that name none, seconds."
     )
+    policy: Literal[
+        "ours",
+        "tokens",
+        "throughput",
+        "robust_mpc",
+        "fixed:kv_bf16",
+        "fixed:kv_int8",
+        "fixed:kv_int4",
+        "fixed:kv_select",
+        "fixed:scout",
+    ] = Field("ours", description="How a mode is chosen where the caller forces none.")
     target_probability: float = Field(
         0.9, gt=0, lt=1, description="Least acceptable probability of meeting a deadline."
     )
@@ -55,10 +67,12 @@ class EdgeSettings(ServingSettings):
         256 * 1024, ge=4_096, le=MIB, description="Largest payload chunk, in bytes."
     )
     lookahead_bytes: int = Field(
-        512 * 1024,
-        ge=4_096,
+        0,
+        ge=0,
         le=64 * MIB,
-        description="Payload encoded before there is credit to send it, per request, bytes.",
+        description="Payload encoded before there is credit to send it, per request, bytes. What "
+        "is encoded early cannot change its codec when the link does; what is in flight keeps the "
+        "link busy meanwhile.",
     )
     resume_window_s: float = Field(
         30.0, ge=0, le=600, description="How long a dropped session is tried again, seconds."

@@ -3,12 +3,13 @@
 ``CreditLedger`` is the sender's book, ``CreditWindow`` the receiver's rule for how far to let it
 go. The window holds what one round trip needs and little more:
 
-    W = clamp(64 KiB + 1.5 · goodput · round trip, 128 KiB, 8 MiB)
+    W = clamp(min(64 KiB, 0.25 s · goodput) + 1.5 · goodput · round trip, 16 KiB, 8 MiB)
 
-(1.75 instead of 1.5 while goodput still grows at the start) so that the sender is never idle for
-want of credit while the backlog (sent − acked ≤ W) stays under two bandwidth-delay products +
-128 KiB. An allocation of the uplink paces the limit with a token bucket; this is how a share is
-enforced without trusting the edge. This module knows neither messages nor sessions.
+(64 KiB until goodput is known; 1.75 instead of 1.5 while it still grows at the start) so that the
+sender is never idle for want of credit while the backlog (sent − acked ≤ W) stays under two
+bandwidth-delay products + 128 KiB. An allocation of the uplink paces the limit with a token
+bucket; this is how a share is enforced without trusting the edge. This module knows neither
+messages nor sessions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ KIB = 1024
 MIB = 1024 * KIB
 
 WINDOW_BASE_BYTES = 64 * KIB
+WINDOW_BASE_S = 0.25
+"""On a slow link the base shrinks to so much time of it: what waits in the bottleneck's queue also
+delays the heartbeats that share it, and a queue of seconds looks like a dead path."""
 WINDOW_BDP_GAIN = 1.5
 WINDOW_STARTUP_GAIN = 1.75
 """Until goodput stops growing. Not more: the backlog stays within two products even then."""
@@ -29,7 +33,9 @@ STARTUP_GROWTH = 1.1
 STARTUP_PATIENCE_SAMPLES = 3
 """Goodput has stopped growing after three samples below 1.1 times the best: one sample in two
 still covers the time before the last growth of the window (BBR's rule, with its 1.25 lowered)."""
-WINDOW_MIN_BYTES = 128 * KIB
+WINDOW_START_BYTES = 64 * KIB
+WINDOW_FLOOR_BYTES = 16 * KIB
+"""One small chunk; at 0.1 Mbit/s that is 1.3 s."""
 WINDOW_MAX_BYTES = 8 * MIB
 
 MIN_ROUND_TRIP_S = 0.005
@@ -141,7 +147,7 @@ class CreditPolicy:
     ``payload_limit_bytes`` is the most that is ever granted.
     """
 
-    initial_bytes: int = WINDOW_MIN_BYTES
+    initial_bytes: int = WINDOW_START_BYTES
     payload_limit_bytes: int = 1 << 40
 
     def __post_init__(self) -> None:
@@ -168,8 +174,8 @@ class CreditWindow:
         self._limit = policy.initial_bytes
         self._received = 0
         self._arrivals = ArrivalRate(self._round_trip_s)
-        self._window = WINDOW_MIN_BYTES
-        self._quantum = WINDOW_MIN_BYTES // 8
+        self._window = WINDOW_START_BYTES
+        self._quantum = WINDOW_START_BYTES // 8
         self._pacer: _Pacer | None = None
         self._best_goodput = 0.0
         self._startup_samples_left = STARTUP_PATIENCE_SAMPLES
@@ -283,8 +289,9 @@ class CreditWindow:
         elif self._startup_samples_left > 0:
             self._startup_samples_left -= 1
         gain = WINDOW_STARTUP_GAIN if self._startup_samples_left else WINDOW_BDP_GAIN
-        window = WINDOW_BASE_BYTES + int(gain * goodput * self._round_trip_s)
-        self._window = min(max(window, WINDOW_MIN_BYTES), WINDOW_MAX_BYTES)
+        base = min(float(WINDOW_BASE_BYTES), WINDOW_BASE_S * goodput)
+        window = int(base + gain * goodput * self._round_trip_s)
+        self._window = min(max(window, WINDOW_FLOOR_BYTES), WINDOW_MAX_BYTES)
         per_interval = int(goodput * GRANT_INTERVAL_S)
         self._quantum = min(max(per_interval, self._window // 8), self._window // 4)
 

@@ -11,7 +11,7 @@ from scout_core.protocol.actions import SendCredit
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
-from scout_core.protocol.credit import KIB, WINDOW_MIN_BYTES, CreditPolicy
+from scout_core.protocol.credit import KIB, WINDOW_START_BYTES, CreditPolicy
 from scout_core.protocol.edge_session import EdgeSession
 from scout_core.protocol.edge_states import EdgeState
 from scout_core.protocol.events import (
@@ -28,8 +28,8 @@ from scout_core.protocol.opening import ContextState
 from scout_core.protocol.payload_receiver import ReceivePolicy
 from scout_core.protocol.payload_sender import SendPolicy
 
-BLOCK = encode_block(BlockKind.KV, 1, 0, 16, bytes(64 * KIB))
-BLOCKS = 100
+BLOCK = encode_block(BlockKind.KV, 1, 0, 16, bytes(48 * KIB))
+BLOCKS = 134
 LIMIT = 256 * KIB
 
 
@@ -39,7 +39,7 @@ def link_with_worker(
     """A fast link into a cloud whose worker takes its time; everything is appended at once."""
     link = SimulatedLink(
         LinkShape(1e7, 0.01),
-        EdgeSession(SendPolicy(initial_credit_bytes=WINDOW_MIN_BYTES)),
+        EdgeSession(SendPolicy(initial_credit_bytes=WINDOW_START_BYTES)),
         CloudSession(ReceivePolicy(CreditPolicy(), unconsumed_bytes=LIMIT)),
     )
     link.consume_after_s = consume_after_s

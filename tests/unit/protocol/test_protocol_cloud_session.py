@@ -43,7 +43,7 @@ from scout_core.protocol.actions import (
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
-from scout_core.protocol.credit import WINDOW_MIN_BYTES, CreditPolicy
+from scout_core.protocol.credit import WINDOW_START_BYTES, CreditPolicy
 from scout_core.protocol.events import (
     Abort,
     AcceptDecided,
@@ -63,7 +63,7 @@ from scout_core.protocol.opening import ContextState
 from scout_core.protocol.payload_receiver import MAX_SWITCHES, ReceivePolicy
 
 LOST = ConnectionLost(PeerUnavailableError("The link broke."))
-ACCEPTED = SendAccepted(ContextState.TOKENS, 0, WINDOW_MIN_BYTES, 0.5)
+ACCEPTED = SendAccepted(ContextState.TOKENS, 0, WINDOW_START_BYTES, 0.5)
 SWITCH = SwitchReceived(Mode.KV_INT4, 1.0, len(BLOCK), "deadline_forecast")
 
 
@@ -120,7 +120,7 @@ def test_committed_answer_is_sent() -> None:
     [
         (ChunkReceived(0, BLOCK, 1), ChunkError),
         (chunk(0, b""), ChunkError),
-        (chunk(WINDOW_MIN_BYTES, b"x"), CreditExceededError),
+        (chunk(WINDOW_START_BYTES, b"x"), CreditExceededError),
         (chunk(0, bytes((9, 9))), PayloadError),
         (finish(b"x"), DigestMismatchError),
         (FinishReceived(0, bytes(16)), DigestMismatchError),
@@ -229,29 +229,29 @@ def test_acks_come_at_once_on_a_slow_link_and_together_on_a_fast_one() -> None:
 
 def test_credit_follows_an_ack_of_the_same_bytes() -> None:
     session = receiving()
-    big = encode_block(BlockKind.KV, 1, 0, 1, bytes(WINDOW_MIN_BYTES))
-    size = WINDOW_MIN_BYTES // 4
+    big = encode_block(BlockKind.KV, 1, 0, 1, bytes(WINDOW_START_BYTES))
+    size = WINDOW_START_BYTES // 4
     actions = session.receive(chunk(0, big[:size]), 0.0)
-    assert actions == (SendAck(size, 0), SendCredit(WINDOW_MIN_BYTES + size))
-    assert session.credit_bytes == WINDOW_MIN_BYTES + size
+    assert actions == (SendAck(size, 0), SendCredit(WINDOW_START_BYTES + size))
+    assert session.credit_bytes == WINDOW_START_BYTES + size
 
 
 def test_allocated_rate_paces_the_credit() -> None:
     session = receiving()
     session.receive(RateAllocated(40_000.0), 0.0)
-    big = encode_block(BlockKind.KV, 1, 0, 1, bytes(WINDOW_MIN_BYTES))
+    big = encode_block(BlockKind.KV, 1, 0, 1, bytes(WINDOW_START_BYTES))
     assert session.receive(chunk(0, big[:65536]), 0.0) == (SendAck(65536, 0),)
     at = session.next_deadline(0.0)
     assert at == pytest.approx(4096 / 40_000.0)
-    assert session.tick(0.1024) == (SendCredit(WINDOW_MIN_BYTES + 4096),)
+    assert session.tick(0.1024) == (SendCredit(WINDOW_START_BYTES + 4096),)
 
 
 def test_lifted_pacing_grants_at_once() -> None:
     session = receiving()
     session.receive(RateAllocated(40_000.0), 0.0)
-    big = encode_block(BlockKind.KV, 1, 0, 1, bytes(WINDOW_MIN_BYTES))
+    big = encode_block(BlockKind.KV, 1, 0, 1, bytes(WINDOW_START_BYTES))
     session.receive(chunk(0, big[:65536]), 0.0)
-    assert session.receive(RateAllocated(None), 0.01) == (SendCredit(WINDOW_MIN_BYTES + 65536),)
+    assert session.receive(RateAllocated(None), 0.01) == (SendCredit(WINDOW_START_BYTES + 65536),)
 
 
 def test_resume_says_where_to_continue_and_forgets_what_waited() -> None:
@@ -262,7 +262,7 @@ def test_resume_says_where_to_continue_and_forgets_what_waited() -> None:
     session.receive(LOST, 1.0)
     later = replace(PARAMETERS, mode=Mode.KV_INT4, deadline_s=-0.5)
     assert session.receive(Resumed(later), 2.0) == (
-        SendAccepted(ContextState.TOKENS, 6, WINDOW_MIN_BYTES, 0.5),
+        SendAccepted(ContextState.TOKENS, 6, WINDOW_START_BYTES, 0.5),
     )
     assert session.parameters == later
     assert session.waiting_bytes == 0
@@ -276,7 +276,7 @@ def test_stream_may_be_replaced_before_its_loss_is_noticed() -> None:
     session = receiving()
     session.receive(chunk(0, BLOCK[:6]), 0.0)
     (again,) = session.receive(Resumed(PARAMETERS), 2.0)
-    assert again == SendAccepted(ContextState.TOKENS, 6, WINDOW_MIN_BYTES, 0.5)
+    assert again == SendAccepted(ContextState.TOKENS, 6, WINDOW_START_BYTES, 0.5)
     assert session.state is CloudState.RECEIVING
 
 

@@ -20,8 +20,9 @@ from scout_core.protocol.credit import (
     GRANT_ALIGNMENT_BYTES,
     KIB,
     PACING_BURST_S,
+    WINDOW_FLOOR_BYTES,
     WINDOW_MAX_BYTES,
-    WINDOW_MIN_BYTES,
+    WINDOW_START_BYTES,
     CreditLedger,
     CreditPolicy,
     CreditWindow,
@@ -95,14 +96,17 @@ def test_window_is_the_stated_function_of_goodput_and_round_trip(rate_mbps: floa
     rate = rate_mbps * 1e6 / 8
     window = CreditWindow(CreditPolicy(), 0.02)
     steady(window, rate, 1.0)
-    expected = 64 * KIB + 1.5 * rate * 0.02
-    clamped = min(max(expected, WINDOW_MIN_BYTES), WINDOW_MAX_BYTES)
+    expected = min(64 * KIB, 0.25 * rate) + 1.5 * rate * 0.02
+    clamped = min(max(expected, WINDOW_FLOOR_BYTES), WINDOW_MAX_BYTES)
     assert window.window_bytes == pytest.approx(clamped, rel=0.01)
 
 
 def test_window_has_a_floor_and_a_ceiling() -> None:
     window = CreditWindow(CreditPolicy(), 0.02)
-    assert window.window_bytes == WINDOW_MIN_BYTES
+    assert window.window_bytes == WINDOW_START_BYTES
+    steady(window, 100.0, 300.0)
+    assert window.window_bytes == WINDOW_FLOOR_BYTES
+    window = CreditWindow(CreditPolicy(), 0.02)
     steady(window, 5e9, 1.0)
     assert window.window_bytes == WINDOW_MAX_BYTES
 
@@ -127,14 +131,14 @@ def test_chunk_beyond_the_credit_is_refused() -> None:
 
 def test_small_rooms_wait_but_a_blocked_sender_does_not() -> None:
     window = CreditWindow(CreditPolicy(), 0.02)
-    assert window.grant(0.0) == WINDOW_MIN_BYTES  # all of W is out already
+    assert window.grant(0.0) == WINDOW_START_BYTES  # all of W is out already
     window.arrived(window.quantum_bytes - 1, 0.001)
-    assert window.grant(0.001) == WINDOW_MIN_BYTES
+    assert window.grant(0.001) == WINDOW_START_BYTES
     window.arrived(window.quantum_bytes, 0.002)
-    assert window.grant(0.002) == WINDOW_MIN_BYTES + window.quantum_bytes
+    assert window.grant(0.002) == WINDOW_START_BYTES + window.quantum_bytes
     small = CreditWindow(CreditPolicy(initial_bytes=10), 0.02)
     small.arrived(10, 0.001)
-    assert small.grant(0.001) == 10 + WINDOW_MIN_BYTES
+    assert small.grant(0.001) == 10 + WINDOW_START_BYTES
 
 
 def test_on_a_fast_link_grants_end_where_chunks_do() -> None:
@@ -151,11 +155,11 @@ def test_on_a_fast_link_grants_end_where_chunks_do() -> None:
 
 
 def test_credit_ends_at_the_payload_limit() -> None:
-    window = CreditWindow(CreditPolicy(payload_limit_bytes=WINDOW_MIN_BYTES + 10), 0.02)
-    window.arrived(WINDOW_MIN_BYTES, 0.001)
-    assert window.grant(0.001) == WINDOW_MIN_BYTES + 10
-    window.arrived(WINDOW_MIN_BYTES + 10, 0.002)
-    assert window.grant(0.002) == WINDOW_MIN_BYTES + 10
+    window = CreditWindow(CreditPolicy(payload_limit_bytes=WINDOW_START_BYTES + 10), 0.02)
+    window.arrived(WINDOW_START_BYTES, 0.001)
+    assert window.grant(0.001) == WINDOW_START_BYTES + 10
+    window.arrived(WINDOW_START_BYTES + 10, 0.002)
+    assert window.grant(0.002) == WINDOW_START_BYTES + 10
     assert window.next_grant_at(0.002) is None
 
 
@@ -187,10 +191,10 @@ def test_next_grant_is_ready_when_it_says() -> None:
 
 def test_a_late_tick_catches_up_a_little_and_no_more() -> None:
     window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
-    window.allocate(1e6, 0.0)
-    assert window.grant(0.08) == pytest.approx(80_000, abs=1)
-    window.arrived(80_000, 0.08)
-    assert window.grant(10.0) == pytest.approx(80_000 + 1e6 * PACING_BURST_S, abs=1)
+    window.allocate(5e5, 0.0)
+    assert window.grant(0.08) == pytest.approx(40_000, abs=1)
+    window.arrived(40_000, 0.08)
+    assert window.grant(10.0) == pytest.approx(40_000 + 5e5 * PACING_BURST_S, abs=1)
 
 
 def test_renewed_allocation_keeps_what_has_gathered() -> None:
@@ -200,7 +204,7 @@ def test_renewed_allocation_keeps_what_has_gathered() -> None:
     assert window.grant(0.02) == pytest.approx(20_000, abs=1)
     window.allocate(None, 0.02)
     assert window.next_grant_at(0.02) is None
-    assert window.grant(0.02) == WINDOW_MIN_BYTES
+    assert window.grant(0.02) == WINDOW_START_BYTES
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, math.nan])

@@ -14,6 +14,7 @@ from scout_core.modes import Mode
 from scout_core.protocol.answer import AnswerToken
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.cloud_states import CloudState
+from scout_core.protocol.credit import WINDOW_START_BYTES
 from scout_core.protocol.edge_session import EdgeSession
 from scout_core.protocol.edge_states import EdgeState
 from scout_core.protocol.events import Cancel, ModeSwitched, PayloadAppended, PayloadEnded
@@ -113,7 +114,7 @@ class Scenario:
     blocks=BLOCKS,
     breaks=BREAKS,
     rate_bytes_per_s=st.sampled_from([2e4, 2e5, 1e7]),
-    initial_credit_bytes=st.sampled_from([0, 1000, 131072]),
+    initial_credit_bytes=st.sampled_from([0, 1000, WINDOW_START_BYTES]),
 )
 def test_machines_deliver_the_same_bytes_and_answer_through_any_losses(
     blocks: list[Block], breaks: list[Break], rate_bytes_per_s: float, initial_credit_bytes: int

@@ -13,7 +13,7 @@ from protocol_examples import PARAMETERS
 from simulated_link import LinkShape, SimulatedLink
 
 from scout_core.protocol.blocks import BlockKind, encode_block
-from scout_core.protocol.credit import KIB, WINDOW_MIN_BYTES
+from scout_core.protocol.credit import KIB, WINDOW_START_BYTES
 from scout_core.protocol.edge_session import EdgeSession
 from scout_core.protocol.events import PayloadAppended, Start
 from scout_core.protocol.payload_sender import SendPolicy
@@ -42,7 +42,7 @@ def stream(link: SimulatedLink, duration_s: float, round_trip_s: float) -> float
 
 
 def edge() -> EdgeSession:
-    return EdgeSession(SendPolicy(initial_credit_bytes=WINDOW_MIN_BYTES))
+    return EdgeSession(SendPolicy(initial_credit_bytes=WINDOW_START_BYTES))
 
 
 @pytest.mark.parametrize("delivery_grid_s", [0.0, 0.005])
@@ -77,7 +77,7 @@ def test_allocated_rate_is_kept_whatever_the_link_could_carry(rate_mbps: float) 
     link = SimulatedLink(LinkShape(100e6 / 8, 0.01), edge(), rate_bytes_per_s=rate_bytes_per_s)
     seconds = 10.0
     total = stream(link, seconds, round_trip_s=0.02) * seconds
-    assert total <= WINDOW_MIN_BYTES + 1.001 * rate_bytes_per_s * seconds
+    assert total <= WINDOW_START_BYTES + 1.001 * rate_bytes_per_s * seconds
     assert total >= 0.95 * rate_bytes_per_s * seconds
 
 
