@@ -36,7 +36,9 @@ def check_open(parameters: OpenParameters, host: ModelHost, settings: CloudSetti
         )
     if not parameters.question.strip():
         raise EmptyInputError("The question is empty; ask something about the context.")
-    if not 1 <= parameters.context_tokens <= engine.context_limit_tokens:
+    if parameters.context_tokens < 1:
+        raise EmptyInputError("The context is empty; send the text the question is about.")
+    if parameters.context_tokens > engine.context_limit_tokens:
         raise ContextTooLongError(
             f"The context has {parameters.context_tokens} tokens; 1 to "
             f"{engine.context_limit_tokens} are accepted. Shorten it or raise "

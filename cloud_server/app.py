@@ -34,6 +34,11 @@ class CloudServer:
         self._transport: TransportServicer | None = None
         self.host: ModelHost | None = None
 
+    @property
+    def live_sessions(self) -> int:
+        """As ``TransportServicer.live_sessions``."""
+        return self._transport.live_sessions if self._transport is not None else 0
+
     async def start(self) -> str:
         settings = self.settings
         engine = await self._worker.run(load_engine, settings.model, settings)

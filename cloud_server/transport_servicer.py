@@ -46,6 +46,11 @@ class TransportServicer:
             self._settings.write_timeout_s,
         )
 
+    @property
+    def live_sessions(self) -> int:
+        """Sessions in the table: in progress, waiting for a resume, or kept after their end."""
+        return len(self._sessions)
+
     async def close(self) -> None:
         """Ends every session."""
         for task in self._tasks:

@@ -257,14 +257,13 @@ class EdgeSession:
     def _accepted(self, event: Accepted, now: float) -> tuple[EdgeAction, ...]:
         resumed = self._states.current is EdgeState.RESUMING
         if resumed and event.resume_offset < self._sender.acked_bytes:
-            return self._fail(
-                PeerUnavailableError(
-                    "The cloud has lost this session (it restarted, or the resume window passed); "
-                    "start a new one.",
-                    acked_bytes=self._sender.acked_bytes,
-                    resume_offset=event.resume_offset,
-                )
+            lost = PeerUnavailableError(
+                "The cloud has lost this session (it restarted, or the resume window passed); "
+                "start a new one.",
+                acked_bytes=self._sender.acked_bytes,
+                resume_offset=event.resume_offset,
             )
+            return (SendCancel(), *self._fail(lost))  # of the session it has just begun
         if resumed:
             self._sender.resume(event.resume_offset, event.credit_bytes)
         elif event.resume_offset != 0:

@@ -1,0 +1,373 @@
+"""A broken edge: each misuse of a session gets its status, one log line, and harms nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import structlog
+import torch
+
+from cloud_server.app import CloudServer
+from cloud_server.host import ModelHost
+from scout_core.codec.positions import encode_positions
+from scout_core.codec.raw_bf16 import RawBf16Codec
+from scout_core.codec.tokens import encode_tokens
+from scout_core.errors import (
+    ChunkError,
+    CodecError,
+    ContextTooLongError,
+    CreditExceededError,
+    DeadlineError,
+    DigestMismatchError,
+    EmptyInputError,
+    FingerprintMismatchError,
+    PayloadError,
+    PositionsError,
+    RemoteProtocolError,
+    RetentionError,
+    SamplingError,
+    ScoutError,
+    UnknownContextError,
+)
+from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint
+from scout_core.protocol import actions
+from scout_core.protocol.blocks import BlockKind, encode_block
+from scout_core.protocol.checksum import chunk_checksum
+from scout_core.rpc.session_wire import encode_edge
+from scout_core.sampling import SamplingOptions
+from tests.support.raw_session import RawSession, opening, raw_session
+from tests.support.testbed import cloud_settings
+from tests.support.tiny_models import save_tiny_model
+
+TOKENS = tuple(range(10, 50))
+RAW = RawBf16Codec()
+KV = int(RAW.codec_id)
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+Misuse = Callable[[RawSession, ModelHost], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+async def cloud(model: Path) -> AsyncIterator[CloudServer]:
+    server = CloudServer(cloud_settings(model, session_resume_s=0.0))
+    await server.start()
+    yield server
+    await server.close()
+
+
+def address(cloud: CloudServer) -> str:
+    return f"127.0.0.1:{cloud.port}"
+
+
+def host_of(cloud: CloudServer) -> ModelHost:
+    assert cloud.host is not None
+    return cloud.host
+
+
+def tokens_block(tokens: tuple[int, ...], vocabulary: int) -> bytes:
+    body = encode_tokens(tokens, vocabulary)
+    return encode_block(BlockKind.TOKENS, 0, 0, len(tokens), body)
+
+
+async def assert_still_serves(cloud: CloudServer) -> None:
+    host = host_of(cloud)
+    async with raw_session(address(cloud)) as session:
+        await session.send(actions.SendOpen(opening(host, TOKENS)))
+        await session.payload(tokens_block(TOKENS, host.engine.vocabulary))
+        await session.finish()
+        tokens, done = await session.answer()
+        assert done.summary.answer_tokens == len(tokens)
+    assert host.sessions_in_progress == 0
+    assert host.reserved_payload_bytes == 0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A misuse and what it must lead to."""
+
+    name: str
+    misuse: Misuse
+    error: type[ScoutError]
+    says: str
+    code: grpc.StatusCode = INVALID
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def opens(**changes: Any) -> Misuse:
+    async def misuse(session: RawSession, host: ModelHost) -> None:
+        await session.send(actions.SendOpen(opening(host, TOKENS, **changes)))
+
+    return misuse
+
+
+def sends(*blocks: bytes, **changes: Any) -> Misuse:
+    """Opens properly, then sends these blocks and finishes."""
+
+    async def misuse(session: RawSession, host: ModelHost) -> None:
+        await session.send(actions.SendOpen(opening(host, TOKENS, **changes)))
+        await session.accepted()
+        for block in blocks:
+            await session.payload(block)
+        await session.finish()
+
+    return misuse
+
+
+def indices(body: bytes, count: int) -> bytes:
+    return encode_block(BlockKind.INDICES, 0, 0, count, body)
+
+
+def kv_body(positions: int, value: float = 1.0) -> bytes:
+    """Raw bf16 KV of the tiny model: 3 layers, 2 heads of 16."""
+    return RAW.encode(torch.full((3, 2, 2, positions, 16), value, dtype=torch.bfloat16))
+
+
+def kv_with(value: float) -> bytes:
+    """A raw body in which one number is replaced, as a broken encoder would send it."""
+    bits = torch.tensor([value], dtype=torch.bfloat16).view(torch.int16).numpy().tobytes()
+    return kv_body(4)[:-2] + bits
+
+
+def selection(*positions: int) -> bytes:
+    return encode_positions(np.array(positions, dtype=np.int64), len(TOKENS))
+
+
+async def send_unknown_bytes(session: RawSession, host: ModelHost) -> None:
+    await session.send_bytes(b"\xff\xff\xff")
+
+
+async def send_chunk_first(session: RawSession, host: ModelHost) -> None:
+    await session.send(actions.SendChunk(0, b"x", chunk_checksum(b"x")))
+
+
+async def open_twice(session: RawSession, host: ModelHost) -> None:
+    await opens()(session, host)
+    await session.accepted()
+    await opens()(session, host)
+
+
+async def finish_twice(session: RawSession, host: ModelHost) -> None:
+    await session.send(actions.SendOpen(opening(host, TOKENS)))
+    await session.payload(tokens_block(TOKENS, host.engine.vocabulary))
+    await session.finish()
+    await session.finish()
+
+
+async def send_wrong_checksum(session: RawSession, host: ModelHost) -> None:
+    await opens()(session, host)
+    await session.send(actions.SendChunk(0, b"abc", chunk_checksum(b"abd")))
+
+
+async def send_beyond_credit(session: RawSession, host: ModelHost) -> None:
+    await opens(mode=Mode.KV_BF16)(session, host)
+    accepted = await session.accepted()
+    await session.send(
+        actions.SendChunk(accepted.credit_bytes, b"x", chunk_checksum(b"x")),
+    )
+
+
+async def announce_wrong_total(session: RawSession, host: ModelHost) -> None:
+    await opens()(session, host)
+    await session.payload(tokens_block(TOKENS, host.engine.vocabulary))
+    await session.send(actions.SendFinish(3, b"d" * 16))
+
+
+async def end_inside_a_block(session: RawSession, host: ModelHost) -> None:
+    await opens()(session, host)
+    await session.payload(tokens_block(TOKENS, host.engine.vocabulary)[:-1])
+    await session.finish()
+
+
+async def send_other_tokens(session: RawSession, host: ModelHost) -> None:
+    await opens()(session, host)
+    await session.payload(tokens_block(TOKENS[::-1], host.engine.vocabulary))
+    await session.finish()
+
+
+SELECTED = {"retention": 0.5, "mode": Mode.SCOUT}
+OPENINGS = (
+    Case(
+        "another model",
+        opens(model_fingerprint=ModelFingerprint("0" * 64)),
+        FingerprintMismatchError,
+        "attach again",
+        grpc.StatusCode.FAILED_PRECONDITION,
+    ),
+    Case("empty question", opens(question="  "), EmptyInputError, "ask something"),
+    Case("empty context", opens(context_tokens=0), EmptyInputError, "context is empty"),
+    Case("long context", opens(context_tokens=9_000), ContextTooLongError, "Shorten it"),
+    Case("retention of 0", opens(retention=0.0), RetentionError, "(0, 1]"),
+    Case("retention above 1", opens(retention=1.5), RetentionError, "(0, 1]"),
+    Case("retention is not a number", opens(retention=float("nan")), RetentionError, "(0, 1]"),
+    Case("absurd deadline", opens(deadline_s=1e6), DeadlineError, "within 600 s"),
+    Case("deadline long past", opens(deadline_s=-1e4), DeadlineError, "within 600 s"),
+    Case(
+        "too many answer tokens",
+        opens(sampling=SamplingOptions(max_tokens=100_000)),
+        SamplingError,
+        "allows",
+    ),
+    Case("agent without a name", opens(agent_id=AgentId("")), RemoteProtocolError, "agent_id"),
+    Case("short hash", opens(context_hash=ContextHash(b"h")), RemoteProtocolError, "32 bytes"),
+)
+PAYLOADS = (
+    Case("bytes that are no message", send_unknown_bytes, RemoteProtocolError, "same version"),
+    Case("chunk before open", send_chunk_first, RemoteProtocolError, "must be `open`"),
+    Case("second open", open_twice, RemoteProtocolError, "not possible"),
+    Case("second finish", finish_twice, RemoteProtocolError, "second finish"),
+    Case("wrong checksum", send_wrong_checksum, ChunkError, "send it again"),
+    Case(
+        "beyond its credit",
+        send_beyond_credit,
+        CreditExceededError,
+        "send only what was granted",
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ),
+    Case(
+        "wrong total",
+        announce_wrong_total,
+        DigestMismatchError,
+        "send the payload again",
+        grpc.StatusCode.DATA_LOSS,
+    ),
+    Case("half a block", end_inside_a_block, PayloadError, "whole blocks"),
+    Case(
+        "tokens of another context",
+        send_other_tokens,
+        DigestMismatchError,
+        "context hash",
+        grpc.StatusCode.DATA_LOSS,
+    ),
+    Case(
+        "nothing, and the context is unknown",
+        sends(),
+        UnknownContextError,
+        "upload it again",
+        grpc.StatusCode.NOT_FOUND,
+    ),
+)
+BODIES = (
+    Case(
+        "index out of range",
+        sends(indices(encode_positions(np.array([5, 63]), 64), 2), **SELECTED),
+        PositionsError,
+        "",
+    ),
+    Case(
+        "more indices than positions",
+        sends(indices(selection(1, 2), 41), **SELECTED),
+        PositionsError,
+        "",
+    ),
+    Case("indices of garbage", sends(indices(b"\xff" * 9, 7), **SELECTED), PositionsError, ""),
+    Case(
+        "two selections",
+        sends(indices(selection(1, 2), 2), indices(selection(3, 4), 2), **SELECTED),
+        PayloadError,
+        "one selection",
+    ),
+    Case(
+        "KV of a wrong shape",
+        sends(encode_block(BlockKind.KV, KV, 0, 4, kv_body(4)[:-2]), mode=Mode.KV_BF16),
+        CodecError,
+        "",
+    ),
+    Case(
+        "KV in an unknown format",
+        sends(encode_block(BlockKind.KV, 99, 0, 4, kv_body(4)), mode=Mode.KV_BF16),
+        CodecError,
+        "Unknown codec id 99",
+    ),
+    Case(
+        "KV with NaN",
+        sends(encode_block(BlockKind.KV, KV, 0, 4, kv_with(float("nan"))), mode=Mode.KV_BF16),
+        CodecError,
+        "NaN or infinity",
+    ),
+    Case(
+        "infinite KV",
+        sends(encode_block(BlockKind.KV, KV, 0, 4, kv_with(float("inf"))), mode=Mode.KV_BF16),
+        CodecError,
+        "NaN or infinity",
+    ),
+    Case(
+        "KV that does not begin where it must",
+        sends(encode_block(BlockKind.KV, KV, 4, 4, kv_body(4)), mode=Mode.KV_BF16),
+        PayloadError,
+        "",
+    ),
+    Case(
+        "KV beyond the context",
+        sends(encode_block(BlockKind.KV, KV, 400, 4, kv_body(4)), mode=Mode.KV_BF16),
+        PayloadError,
+        "beyond the prefix",
+    ),
+    Case(
+        "selected KV without its selection",
+        sends(
+            encode_block(BlockKind.KV_SELECTED, KV, 0, 4, kv_body(4)),
+            mode=Mode.KV_SELECT,
+            retention=0.5,
+        ),
+        PayloadError,
+        "before its INDICES",
+    ),
+    Case(
+        "part of the selected KV",
+        sends(
+            indices(selection(1, 2), 2),
+            encode_block(BlockKind.KV_SELECTED, KV, 0, 4, kv_body(4)),
+            mode=Mode.KV_SELECT,
+            retention=0.5,
+        ),
+        PayloadError,
+        "before all selected KV",
+    ),
+    Case("a kind of block unknown here", sends(b"\x09" * 8), PayloadError, "differ in version"),
+    Case(
+        "token ids beyond the vocabulary",
+        sends(encode_block(BlockKind.TOKENS, 0, 0, 40, b"\xff" * 45)),
+        PayloadError,
+        "",
+    ),
+)
+
+
+@pytest.mark.parametrize("case", [*OPENINGS, *PAYLOADS, *BODIES], ids=str)
+async def test_broken_edge_is_told_and_forgotten(case: Case, cloud: CloudServer) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with raw_session(address(cloud)) as session:
+            await case.misuse(session, host_of(cloud))
+            code, error = await session.failure()
+    assert code is case.code
+    assert isinstance(error, case.error)
+    assert case.says in error.message
+    told = [line for line in logs if line.get("outcome") == error.reason]
+    assert len(told) == 1
+    assert [line for line in logs if line["log_level"] in {"warning", "error"}] == told
+    await assert_still_serves(cloud)
+
+
+async def test_message_above_the_cap_is_refused_before_it_is_parsed(cloud: CloudServer) -> None:
+    channel = grpc.aio.insecure_channel(
+        address(cloud), options=[("grpc.max_send_message_length", -1)]
+    )
+    async with channel:
+        call = channel.stream_stream("/scout.v1.TransportService/Session")()
+        data = bytes(5 << 20)
+        await call.write(encode_edge(actions.SendChunk(0, data, chunk_checksum(data))))
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in (await call.details() or "")
+    await assert_still_serves(cloud)
