@@ -18,7 +18,7 @@ LEVELS: Final = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 """Edges of the bins; finer where policies look."""
 PRIOR_COUNT: Final = 10.0
 """Perfect forecasts are worth so many counted transfers."""
-CAREFUL_COUNT: Final = 0.3
+CAREFUL_COUNT: Final = 0.25
 """Counted beyond the last edge at first: the next transfer may be slower than all before (split
 conformal prediction counts 1; so much suffices on the dev traces)."""
 MEMORY: Final = 0.99

@@ -20,6 +20,10 @@ KEEP_MARGIN: Final = 0.15
 """The current mode may fall this far below the target before it is left: forecasts jitter."""
 UPGRADE_MARGIN: Final = 0.03
 """A better mode must exceed the target by this much before it is taken."""
+LOST: Final = 0.001
+"""Below this chance the deadline is lost, and what counts is to be late by little."""
+SOONER_FACTOR: Final = 0.7
+"""A late transfer is switched only for something that takes less than this share of the time."""
 SETTLE_S: Final = 0.2
 """No second switch within this time, unless the deadline is in danger."""
 
@@ -54,7 +58,7 @@ class Progress:
         current: the remainder as it is being sent.
         alternatives: the other ways of sending it; the tokens finish among them.
         backlog_bytes: bytes sent and not yet acknowledged; they go first, whatever is decided.
-        time_left_s: seconds until the first token is due.
+        time_left_s: seconds until the first token is due; negative when it is late.
         since_switch_s: seconds since the transfer began or last switched.
         target_probability: of meeting the deadline.
     """
@@ -112,11 +116,10 @@ def decide(progress: Progress, forecast: TransferForecast) -> Verdict:
     """What to do with the rest of the payload.
 
     Downgrades when the current mode's chance falls clearly below the target and something better
-    placed exists; upgrades when a better mode is clearly safe. Late beyond hope, the likeliest way
-    is taken, which ends in tokens.
+    placed exists; upgrades when a better mode is clearly safe. If the deadline is lost whatever is
+    done, the way that is soonest over is taken, which mostly ends in tokens.
     """
-    current = progress.current
-    probability = chance(current, progress, forecast)
+    probability = chance(progress.current, progress, forecast)
     if probability >= progress.target_probability:
         return _upgrade(progress, forecast, probability)
     if probability >= progress.target_probability - KEEP_MARGIN:
@@ -129,9 +132,26 @@ def decide(progress: Progress, forecast: TransferForecast) -> Verdict:
     if safe:
         return _switch(*_best(safe), CAUSE_DEADLINE)
     likeliest = max(chances, key=lambda pair: pair[1], default=None)
-    if likeliest is None or likeliest[1] <= probability:
+    if likeliest is None:
+        return Keep(probability)
+    if max(likeliest[1], probability) < LOST:
+        return _soonest(progress, forecast)
+    if likeliest[1] <= probability:
         return Keep(probability)
     return _switch(*likeliest, CAUSE_DEADLINE)
+
+
+def _soonest(progress: Progress, forecast: TransferForecast) -> Verdict:
+    rate = forecast.median_bytes_per_s
+
+    def time_s(remainder: Remainder) -> float:
+        transfer_s = (progress.backlog_bytes + remainder.payload_bytes) / rate
+        return max(transfer_s, remainder.encode_s) + remainder.cloud_s
+
+    quickest = min(progress.alternatives, key=time_s)
+    if time_s(quickest) > SOONER_FACTOR * time_s(progress.current):
+        return Keep(0.0)
+    return _switch(quickest, 0.0, CAUSE_DEADLINE)
 
 
 def _upgrade(progress: Progress, forecast: TransferForecast, probability: float) -> Verdict:

@@ -26,6 +26,8 @@ from scout_core.modes import Mode
 REQUESTS_PER_LINK: Final = 40
 SWEEP_TARGETS: Final = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
 
+SWITCHED_MODES: Final = (Mode.KV_BF16, Mode.KV_INT8, Mode.KV_SELECT)
+
 
 @dataclass(frozen=True, slots=True)
 class StudyPlan:
@@ -66,11 +68,15 @@ def ours() -> Contender:
 
 
 def variants() -> tuple[Contender, ...]:
-    """Ours without switches, at other targets, and with a known link: where the rest is lost."""
+    """What explains the report: a known link, switches on and off, other targets."""
     known = Contender("ours, link known", ChanceConstraintPolicy(), knows_link=True)
     return (
         known,
         replace(known, name="ours, link known, target 0", target=0.0),
+        *(
+            Contender(f"starts as {mode.value}", FixedPolicy(mode), learns=True, switches=True)
+            for mode in SWITCHED_MODES
+        ),
         Contender("ours, no switches", ChanceConstraintPolicy(), learns=True),
         *(
             Contender(

@@ -7,7 +7,7 @@ downgrade rule is asked. It does not know policies or workloads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from scout_core.control.downgrade import Keep, Progress, Remainder, decide
@@ -96,8 +96,72 @@ class Watcher:
         return informative
 
 
+@dataclass(slots=True)
+class _Under:
+    """A transfer under way.
+
+    Attributes:
+        way: how the rest is being sent.
+        share: positions not yet sent this way, as a share of all.
+        backlog: bytes of earlier modes that still wait in front.
+        sent: bytes that have crossed.
+        done_quality: quality earned by the positions that are sent or in the backlog.
+    """
+
+    way: Way
+    clock_s: float
+    switched_at_s: float
+    share: float = 1.0
+    backlog: float = 0.0
+    sent: float = 0.0
+    done_quality: float = 0.0
+    switches: int = 0
+
+    @property
+    def left(self) -> float:
+        """Bytes still to cross."""
+        return self.backlog + self.way.payload_bytes * self.share
+
+    def move(self, delivered: float, to_s: float) -> None:
+        """So many bytes crossed, the backlog first."""
+        of_backlog = min(delivered, self.backlog)
+        moved = min((delivered - of_backlog) / self.way.payload_bytes, self.share)
+        self.sent += delivered
+        self.backlog -= of_backlog
+        self.done_quality += moved * self.way.quality
+        self.share -= moved
+        self.clock_s = to_s
+
+    def switch(self, way: Way, ahead: float) -> None:
+        """The rest goes another way; ``ahead`` bytes of the old one were sent already."""
+        ahead_share = ahead / self.way.payload_bytes
+        self.backlog += ahead
+        self.done_quality += ahead_share * self.way.quality
+        self.share -= ahead_share
+        self.way, self.switched_at_s = way, self.clock_s
+        self.switches += 1
+
+    def finished(self, at_s: float) -> Sent:
+        """The rest crosses without further switches."""
+        return Sent(
+            finished_at_s=at_s,
+            payload_bytes=self.sent + self.left,
+            quality=self.done_quality + self.share * self.way.quality,
+            cloud_s=self.way.fixed_s + self.way.share_s * self.share,
+            mode=self.way.mode,
+            switches=self.switches,
+        )
+
+
 class SwitchingTransfer:
-    """A KV transfer whose remaining blocks may change their mode."""
+    """A KV transfer whose remaining blocks may change their mode.
+
+    Args:
+        schedule: the link.
+        watcher: its observer.
+        ways: all ways of sending; the rest may go any of them.
+        target: probability of meeting the deadline.
+    """
 
     def __init__(
         self, schedule: RateSchedule, watcher: Watcher, ways: tuple[Way, ...], target: float
@@ -116,66 +180,44 @@ class SwitchingTransfer:
             due_at_s: when the first token is due.
             round_trip_s: of the link.
         """
-        clock_s, switched_at_s = start_s, start_s
-        backlog, share, sent, done_quality, switches = 0.0, 1.0, 0.0, 0.0, 0
-        while True:
-            if clock_s < due_at_s and share > 0.0:
-                ahead = min(CREDIT_BYTES, way.payload_bytes * share) if clock_s > start_s else 0.0
-                ahead_share = ahead / way.payload_bytes if way.payload_bytes else share
-                rest = max(0.0, share - ahead_share)
-                quality = done_quality + ahead_share * way.quality
-                chosen = self._choose(
-                    Progress(
-                        current=way.remainder(rest, quality),
-                        alternatives=tuple(
-                            other.remainder(rest, quality)
-                            for other in self._ways
-                            if other is not way
-                        ),
-                        backlog_bytes=round(backlog + ahead),
-                        time_left_s=due_at_s - clock_s,
-                        since_switch_s=clock_s - switched_at_s,
-                        target_probability=self._target,
-                    ),
-                    clock_s,
-                    round_trip_s,
-                )
-                if chosen is not None and rest > 0.0:
-                    backlog, share, done_quality = backlog + ahead, rest, quality
-                    way, switched_at_s, switches = chosen, clock_s, switches + 1
-            left = backlog + way.payload_bytes * share
-            finish_s = self._schedule.finish_time(clock_s, left)
-            end_s = min(finish_s, clock_s + ACK_WINDOW_S)
-            if clock_s - start_s < LONGEST_OBSERVED_S:
-                self._watcher.watch(clock_s, end_s)
-            if finish_s <= end_s or clock_s >= due_at_s:
-                return Sent(
-                    finish_s,
-                    sent + left,
-                    done_quality + share * way.quality,
-                    way.fixed_s + way.share_s * share,
-                    way.mode,
-                    switches,
-                )
-            delivered = self._schedule.bits_between(clock_s, end_s) / BITS_PER_BYTE
-            sent += delivered
-            of_backlog = min(delivered, backlog)
-            backlog -= of_backlog
-            moved = (delivered - of_backlog) / way.payload_bytes if way.payload_bytes else share
-            done_quality += min(moved, share) * way.quality
-            share = max(0.0, share - moved)
-            clock_s = end_s
+        under = _Under(way, start_s, start_s)
+        while under.clock_s < start_s + LONGEST_OBSERVED_S:
+            self._reconsider(under, start_s, due_at_s, round_trip_s)
+            finish_s = self._schedule.finish_time(under.clock_s, under.left)
+            end_s = min(finish_s, under.clock_s + ACK_WINDOW_S)
+            self._watcher.watch(under.clock_s, end_s)
+            if finish_s <= end_s:
+                return under.finished(finish_s)
+            delivered = self._schedule.bits_between(under.clock_s, end_s) / BITS_PER_BYTE
+            under.move(delivered, end_s)
+        return under.finished(self._schedule.finish_time(under.clock_s, under.left))
 
-    def _choose(self, progress: Progress, clock_s: float, round_trip_s: float) -> Way | None:
-        forecast = self._watcher.estimator.forecast(clock_s, round_trip_s)
-        verdict = decide(progress, forecast)
+    def _reconsider(
+        self, under: _Under, start_s: float, due_at_s: float, round_trip_s: float
+    ) -> None:
+        way = under.way
+        whole = way.payload_bytes * under.share
+        ahead = min(CREDIT_BYTES, whole) if under.clock_s > start_s else 0.0
+        rest = under.share - ahead / way.payload_bytes
+        if rest <= 0.0:
+            return
+        quality = under.done_quality + (under.share - rest) * way.quality
+        progress = Progress(
+            current=way.remainder(rest, quality),
+            alternatives=tuple(
+                other.remainder(rest, quality) for other in self._ways if other is not way
+            ),
+            backlog_bytes=round(under.backlog + ahead),
+            time_left_s=due_at_s - under.clock_s,
+            since_switch_s=under.clock_s - under.switched_at_s,
+            target_probability=self._target,
+        )
+        verdict = decide(progress, self._watcher.estimator.forecast(under.clock_s, round_trip_s))
         if isinstance(verdict, Keep):
-            return None
-        wanted = verdict.remainder
-        return next(
-            way
-            for way in self._ways
-            if (way.mode, way.retention) == (wanted.mode, wanted.retention)
+            return
+        wanted = (verdict.remainder.mode, verdict.remainder.retention)
+        under.switch(
+            next(other for other in self._ways if (other.mode, other.retention) == wanted), ahead
         )
 
 
@@ -183,8 +225,3 @@ def plain_transfer(schedule: RateSchedule, way: Way, start_s: float) -> Sent:
     """A transfer that keeps its mode."""
     finish_s = schedule.finish_time(start_s, way.payload_bytes)
     return Sent(finish_s, way.payload_bytes, way.quality, way.fixed_s + way.share_s, way.mode, 0)
-
-
-def without_switches(way: Way) -> Way:
-    """The way with its proportional cost made fixed, for a transfer of the whole."""
-    return replace(way, fixed_s=way.fixed_s + way.share_s, share_s=0.0)

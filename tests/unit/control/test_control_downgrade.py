@@ -46,8 +46,15 @@ def test_the_backlog_counts_before_any_remainder(steady: Steady) -> None:
     assert isinstance(verdict, Keep) or verdict.probability < 0.01
 
 
-def test_beyond_hope_nothing_is_switched_for_nothing(steady: Steady) -> None:
-    assert isinstance(decide(replace(PROGRESS, time_left_s=0.01), steady(1e6)), Keep)
+def test_a_lost_deadline_is_missed_by_as_little_as_possible(steady: Steady) -> None:
+    late = replace(PROGRESS, time_left_s=-0.5)
+    assert isinstance(decide(late, steady(1e5)), FinishWithTokens)
+
+
+def test_a_late_transfer_that_is_nearly_over_is_not_switched(steady: Steady) -> None:
+    nearly = replace(BF16, payload_bytes=20_000)
+    late = replace(PROGRESS, current=nearly, time_left_s=-0.5)
+    assert isinstance(decide(late, steady(1e6)), Keep)
 
 
 def test_a_fast_link_upgrades_the_rest(steady: Steady) -> None:
