@@ -37,6 +37,9 @@ from scout_core.rpc.session_wire import REASON_TO_WIRE
 
 MAX_OFFERS: int = 16
 NO_SELECTOR = "none"
+FIRST_BURST_S = 0.5
+SMALLEST_BURST_BYTES = 4_096
+"""Scout mode's whole payload for contexts of about 2,000 tokens."""
 FREE_POLICY = "ours"
 """Chooses retention and execution where the caller forces the mode, whatever policy is set."""
 log = structlog.get_logger("scout.edge.request")
@@ -161,11 +164,20 @@ class RequestRun:
         return SessionOptions(
             tenant=self._host.tenant,
             send_policy=SendPolicy(
-                chunk_bytes=settings.chunk_bytes, initial_credit_bytes=view.initial_credit_bytes
+                chunk_bytes=settings.chunk_bytes, initial_credit_bytes=self._first_burst(view)
             ),
             timeouts=EdgeTimeouts(resume_window_s=settings.resume_window_s),
             lookahead_bytes=settings.lookahead_bytes,
         )
+
+    def _first_burst(self, view: CloudView) -> int:
+        """Payload sent before the cloud answers: what the link carries in a moment, at most.
+
+        On a slow link a full first credit would queue for seconds in front of the heartbeats.
+        """
+        forecast = self._host.estimator.forecast(time.monotonic(), self._attachment.round_trip_s)
+        likely = int(forecast.median_bytes_per_s * FIRST_BURST_S)
+        return min(view.initial_credit_bytes, max(likely, SMALLEST_BURST_BYTES))
 
     def _open(self, plan: Plan, view: CloudView) -> OpenParameters:
         question, offer = self._question, plan.offer

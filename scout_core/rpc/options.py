@@ -27,14 +27,22 @@ class ChannelRole(Enum):
     APPLICATION = "application"
 
 
-KEEPALIVE: Final[tuple[IntegerOption, ...]] = (
-    ("grpc.keepalive_time_ms", 4_000),
-    ("grpc.keepalive_timeout_ms", 4_000),
-    ("grpc.http2.ping_timeout_ms", 4_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
-"""A dead link is noticed by the transport as well as by heartbeats (STYLE, trap 10)."""
+def keepalive(interval_ms: int, timeout_ms: int) -> tuple[IntegerOption, ...]:
+    """Transport pings (STYLE, trap 10). They only back up the application's own heartbeats and
+    acks, which notice a dead path within 5 s; a ping waits behind data in the same connection."""
+    return (
+        ("grpc.keepalive_time_ms", interval_ms),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        ("grpc.http2.ping_timeout_ms", timeout_ms),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
+
+
+QUICK_KEEPALIVE: Final = keepalive(4_000, 4_000)
+"""For connections that carry little: control."""
+PATIENT_KEEPALIVE: Final = keepalive(10_000, 20_000)
+"""For connections whose pings may wait behind seconds of payload on a slow uplink."""
 
 SIZE_LIMITS: Final[tuple[IntegerOption, ...]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -44,7 +52,8 @@ SIZE_LIMITS: Final[tuple[IntegerOption, ...]] = (
 
 def channel_options(role: ChannelRole) -> list[tuple[str, int | str]]:
     """Options for a client channel of the given role."""
-    options: list[tuple[str, int | str]] = [*SIZE_LIMITS, *KEEPALIVE]
+    pings = QUICK_KEEPALIVE if role is ChannelRole.CONTROL else PATIENT_KEEPALIVE
+    options: list[tuple[str, int | str]] = [*SIZE_LIMITS, *pings]
     options.append(("grpc.primary_user_agent", f"scout-{role.value}"))
     # Retries keep a copy of everything sent (trap 18); sessions resume by themselves.
     options.append(("grpc.enable_retries", 0))
@@ -60,8 +69,8 @@ def server_options() -> list[tuple[str, int | str]]:
     """Options for a server; it must permit the pings its clients send (trap 11)."""
     return [
         *SIZE_LIMITS,
-        *KEEPALIVE,
-        ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
+        *PATIENT_KEEPALIVE,
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.so_reuseport", 0),
     ]
