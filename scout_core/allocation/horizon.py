@@ -39,6 +39,14 @@ TIGHT_LEVELS: Final = 12
 the whole choice."""
 GAP_MOVES: Final = 16
 """Single changes tried at the end, each with a pass over the table."""
+EXCHANGED_REQUESTS: Final = 128
+"""Up to so many requests, exchanges of one step for another are tried at the end."""
+EXCHANGES: Final = 12
+TRIED_UPS: Final = 16
+TRIED_DOWNS: Final = 8
+"""Of the most promising, so that an exchange costs at most 128 checks."""
+EXCHANGE_GAIN: Final = 1e-9
+"""Smaller gains are rounding."""
 SEARCHED_REQUESTS: Final = 2_048
 """Beyond so many requests Eq. 5 alone is solved: one check costs a millisecond there, and with so
 many requests in flight a constant rate for each loses little."""
@@ -134,6 +142,12 @@ class _Search:
     def run(self) -> IntArray:
         choice = self._climb(hull_steps(self._load, self._value))
         choice = self._fill_gap(choice)
+        if choice.size <= EXCHANGED_REQUESTS:
+            for _ in range(EXCHANGES):
+                exchanged = self._exchange(choice)
+                if exchanged is None:
+                    break
+                choice = self._fill_gap(exchanged)
         return np.where(choice == self._columns, UNSERVED, choice)
 
     def _climb(self, steps: HullSteps) -> IntArray:
@@ -193,6 +207,30 @@ class _Search:
             else:
                 refused[row, column] = True
         return choice
+
+    def _exchange(self, choice: IntArray) -> IntArray | None:
+        """One request up and another down, together worth more; None if none is found."""
+        change = self._value - chosen(self._value, choice)[:, None]
+        freed = chosen(self._load, choice)[:, None] - self._load
+        movable = np.isfinite(self._load) & (choice >= 0)[:, None]
+        ups = np.flatnonzero(movable & (change > 0))
+        ups = ups[np.argsort(-change.flat[ups], kind="stable")][:TRIED_UPS]
+        downs = np.flatnonzero(movable & (change <= 0) & (freed > 0))
+        downs = downs[np.argsort(-change.flat[downs], kind="stable")]
+        spare_at_all = float(self._spare(choice)[1].min(initial=np.inf))
+        for up in ups:
+            row, column = divmod(int(up), self._load.shape[1])
+            # Not less than what is missing where the link is fullest, if nothing moves in time.
+            missing = -freed[row, column] - max(spare_at_all, 0.0)
+            pays = change.flat[downs] + change[row, column] > EXCHANGE_GAIN
+            enough = downs[pays & (freed.flat[downs] >= 0.5 * missing)]
+            for down in enough[enough // self._load.shape[1] != row][:TRIED_DOWNS]:
+                trial = choice.copy()
+                trial[row] = column
+                trial[down // self._load.shape[1]] = down % self._load.shape[1]
+                if self._fits(trial):
+                    return trial
+        return None
 
     def _fitting_gains(self, choice: IntArray) -> FloatArray:
         """``[requests, offers]``: gain of each change that the spare bytes allow, else 0."""
