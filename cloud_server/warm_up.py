@@ -6,12 +6,11 @@ touches every code path of torch once, so that the first request does not pay fo
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Final
 
 from scout_core.codec.registry import codec_by_name
 from scout_core.control.cost import CostModel, Stage
+from scout_core.daemon.stopwatch import seconds_of
 from scout_core.engine import Engine
 from scout_core.sampling import SamplingOptions
 
@@ -34,7 +33,7 @@ def warm_up(engine: Engine, costs: CostModel) -> None:
 def _run_stages(engine: Engine, length: int, costs: CostModel) -> None:
     tokens = [engine.prompt.head_tokens[-1]] * length
     cache = engine.new_cache(length)
-    costs.observe(Stage.CLOUD_PREFILL, length, _timed(lambda: engine.prefill(cache, tokens)))
+    costs.observe(Stage.CLOUD_PREFILL, length, seconds_of(lambda: engine.prefill(cache, tokens)))
     codec = codec_by_name("int8_groups")
     payload = codec.encode(cache.tensor(0, length))
     copy = engine.new_cache(length)
@@ -42,22 +41,16 @@ def _run_stages(engine: Engine, length: int, costs: CostModel) -> None:
     def inject() -> None:
         engine.inject(copy, 0, codec.decode(payload, engine.geometry, length))
 
-    costs.observe(Stage.CLOUD_INJECT, length, _timed(inject))
+    costs.observe(Stage.CLOUD_INJECT, length, seconds_of(inject))
     if engine.supports_eviction:
         positions = list(range(0, 2 * length, 2))
         costs.observe(
             Stage.CLOUD_SPARSE,
             length,
-            _timed(lambda: engine.sparse_prefill(tokens, positions, 2 * length)),
+            seconds_of(lambda: engine.sparse_prefill(tokens, positions, 2 * length)),
         )
     tail = engine.prompt.tail_tokens(QUESTION)
     decoder = engine.decoder(cache, tail, SamplingOptions(max_tokens=DECODE_STEPS))
-    costs.observe(Stage.CLOUD_FIRST_TOKEN, len(tail), _timed(decoder.step))
+    costs.observe(Stage.CLOUD_FIRST_TOKEN, len(tail), seconds_of(decoder.step))
     for _ in range(DECODE_STEPS - 1):
-        costs.observe(Stage.CLOUD_DECODE_STEP, 1, _timed(decoder.step))
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started_s = time.perf_counter()
-    work()
-    return time.perf_counter() - started_s
+        costs.observe(Stage.CLOUD_DECODE_STEP, 1, seconds_of(decoder.step))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Final
 
 from edge_agent.host import EdgeHost
 from scout_core.codec.registry import codec_for_mode
 from scout_core.control.cost import Stage
 from scout_core.control.offers import ENCODE_STAGES
+from scout_core.daemon.stopwatch import seconds_of
 from scout_core.engine import Engine
 from scout_core.engine.scoring import ScoutContext
 
@@ -34,13 +33,13 @@ def _replica_stages(host: EdgeHost, replica: Engine, length: int, measured: bool
         return
     cache = replica.new_cache(length)
     tokens = [replica.prompt.head_tokens[-1]] * length
-    prefill_s = _timed(lambda: replica.prefill(cache, tokens))
+    prefill_s = seconds_of(lambda: replica.prefill(cache, tokens))
     if measured:
         host.costs.observe(Stage.EDGE_PREFILL, length, prefill_s)
     kv = cache.tensor(0, length)
     for mode, stage in ENCODE_STAGES.items():
         codec = codec_for_mode(mode)
-        encode_s = _timed(lambda codec=codec: codec.encode(kv))
+        encode_s = seconds_of(lambda codec=codec: codec.encode(kv))
         if measured:
             host.costs.observe(stage, length, encode_s)
 
@@ -56,12 +55,6 @@ def _score(host: EdgeHost, length: int, measured: bool) -> None:
     passed = len(prompt.head_tokens) + len(tokens) + len(prompt.tail_tokens(QUESTION))
     if passed > scout.engine.context_limit_tokens:
         return
-    score_s = _timed(lambda: scout.scorer.score(ScoutContext(text, tokens), QUESTION))
+    score_s = seconds_of(lambda: scout.scorer.score(ScoutContext(text, tokens), QUESTION))
     if measured:
         host.costs.observe(Stage.EDGE_SCORE, passed, score_s)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started_s = time.perf_counter()
-    work()
-    return time.perf_counter() - started_s
