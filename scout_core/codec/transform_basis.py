@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from scout_core.codec.rans import TOTAL, RansModels
 from scout_core.errors import CodecError, ProfileError
 from scout_core.geometry import KvGeometry
+from scout_core.modes import ModelFingerprint
 
 FORMAT: Final = "scout-transform-basis-1"
 CLASSES: Final = 48
@@ -53,6 +54,8 @@ class TransformBasis:
     and away from zero, a value quantised to ±1 is reconstructed.
     """
 
+    fingerprint: ModelFingerprint
+    """Of the model whose caches it was calibrated on."""
     geometry: KvGeometry
     theta: float
     finest_step: float
@@ -121,6 +124,7 @@ class TransformBasis:
         }
         metadata = {
             "format": FORMAT,
+            "fingerprint": self.fingerprint,
             "layers": str(self.geometry.layers),
             "kv_heads": str(self.geometry.kv_heads),
             "head_dim": str(self.geometry.head_dim),
@@ -148,6 +152,7 @@ class TransformBasis:
             raise ProfileError(f"{path.name} is no {FORMAT}; calibrate again.")
         try:
             basis = cls(
+                fingerprint=ModelFingerprint(metadata["fingerprint"]),
                 geometry=KvGeometry(
                     int(metadata["layers"]), int(metadata["kv_heads"]), int(metadata["head_dim"])
                 ),

@@ -27,6 +27,7 @@ from scout_core.codec.transform_basis import (
     classes_of,
 )
 from scout_core.evaluation.codec_statistics import SINK_POSITIONS, CacheStatistics
+from scout_core.modes import ModelFingerprint
 
 RIDGE: Final = 0.02
 """Share of each head's mean importance mixed into M: keeps it invertible and forgives sampling."""
@@ -39,7 +40,10 @@ SMALLEST_SHARE: Final = 1e-9
 
 
 def fit_basis(
-    statistics: CacheStatistics, theta: float, samples: Iterable[torch.Tensor]
+    fingerprint: ModelFingerprint,
+    statistics: CacheStatistics,
+    theta: float,
+    samples: Iterable[torch.Tensor],
 ) -> TransformBasis:
     """Fits a basis; ``samples`` are rows ``[2, groups, positions, width]`` of some of the texts.
 
@@ -57,6 +61,7 @@ def fit_basis(
     )
     prior = _laplace_shares()
     untrained = TransformBasis(
+        fingerprint=fingerprint,
         geometry=statistics.geometry,
         theta=theta,
         finest_step=float(deviations.square().mean().sqrt()) * FINEST_STEP_DEVIATIONS,

@@ -18,6 +18,7 @@ from scout_core.errors import CodecError, ProfileError
 from scout_core.evaluation.codec_fit import fit_basis
 from scout_core.evaluation.codec_statistics import CacheStatistics, grouped_rows
 from scout_core.geometry import KvGeometry
+from scout_core.modes import ModelFingerprint
 
 GEOMETRY = KvGeometry(layers=4, kv_heads=2, head_dim=8)
 THETA = 10_000.0
@@ -47,7 +48,7 @@ def fitted() -> TransformBasis:
         generator = torch.Generator().manual_seed(1000 + seed)
         statistics.add_gradients(torch.randn(rows.shape, generator=generator), 0.01)
         samples.append(rows)
-    return fit_basis(statistics, THETA, samples)
+    return fit_basis(ModelFingerprint("synthetic"), statistics, THETA, samples)
 
 
 BASIS = fitted()

@@ -1,0 +1,55 @@
+"""The peers of the codec study and its speed rows, on synthetic caches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scout_core.codec.registry import CODECS
+from scout_core.evaluation.codec_contenders import Contender, contenders
+from scout_core.evaluation.codec_speed import speed_rows
+from scout_core.evaluation.codec_study import windows
+
+GENERATOR = torch.Generator().manual_seed(3)
+KV = torch.randn(6, 2, 2, 90, 64, generator=GENERATOR).cumsum(dim=3).to(torch.bfloat16)
+ALL = tuple(contenders(None))
+
+
+@pytest.mark.parametrize("contender", ALL, ids=lambda contender: contender.name)
+def test_every_contender_returns_a_cache_like_its_input(contender: Contender) -> None:
+    coded = contender.code(KV)
+    assert coded.decoded.shape == KV.shape
+    assert coded.decoded.dtype == torch.bfloat16
+    assert 0 < coded.payload_bytes <= KV.nbytes
+    error = (coded.decoded.float() - KV.float()).norm() / KV.float().norm()
+    assert float(error) < 0.5
+
+
+def test_names_are_unique_and_both_origins_present() -> None:
+    assert len({contender.name for contender in ALL}) == len(ALL)
+    assert {contender.origin for contender in ALL} == {"ours", "peer"}
+
+
+def test_counting_tables_costs_the_cachegen_like_peer_bytes_and_changes_nothing_else() -> None:
+    by_name = {contender.name: contender for contender in ALL}
+    counted = by_name["cachegen_like_0.5"].code(KV)
+    free = by_name["cachegen_like_0.5_tables_free"].code(KV)
+    assert torch.equal(counted.decoded, free.decoded)
+    assert counted.payload_bytes > free.payload_bytes
+
+
+def test_plain_int4_takes_five_bits_an_element() -> None:
+    by_name = {contender.name: contender for contender in ALL}
+    assert by_name["plain_int4"].code(KV).payload_bytes * 8 == 5 * KV.numel()
+
+
+def test_speed_rows_measure_every_codec_and_the_copy() -> None:
+    rows = list(speed_rows(KV, CODECS))
+    assert [row.codec for row in rows] == [codec.name for codec in CODECS]
+    assert all(min(row.encode_gb_s, row.decode_gb_s, row.copy_gb_s) > 0 for row in rows)
+
+
+def test_windows_are_consecutive_and_whole() -> None:
+    texts = windows(range(100), 20, 5, limit=3)
+    assert [(text.prefix[0], text.tail[-1]) for text in texts] == [(0, 24), (25, 49), (50, 74)]
+    assert windows(range(24), 20, 5, limit=3) == ()
