@@ -1,12 +1,13 @@
 """What each stage of a request costs in seconds, learnt from what the hosts measured.
 
-A stage is a line ``base + per_token · tokens``. Both coefficients come from a recursive fit with
-forgetting: five exponentially weighted sums, so that a host that slows down (heat, load) is
-followed within about twenty requests, and no history is kept. The first measurement sets the level;
-the prior only lends its shape until several token counts have been seen.
+A stage is a line ``base + per_token · tokens``, bent a little by octave of the token count. Both
+coefficients come from a recursive fit with forgetting: five exponentially weighted sums, so that a
+host that slows down (heat, load) is followed within about twenty requests, and no history is kept.
+The first measurement sets the level; the prior only lends its shape until several token counts have
+been seen.
 
 This module owns the fit. It does not know models, hosts or the wire; ``StageCost`` tuples are how
-figures leave and enter it.
+the lines (not their bends) leave and enter it.
 """
 
 from __future__ import annotations
@@ -91,6 +92,10 @@ SHAPE_SHARE: Final = 0.01
 level: decides the split into base and slope while only one token count has been seen."""
 SHAPE_TOKENS: Final = (16.0, 1024.0)
 SHORTEST_S: Final = 1e-4
+BEND_SHARE: Final = 0.2
+BEND_LIMIT: Final = 1.6
+"""Attention makes long prefills cost more than a line says. Each octave of token counts therefore
+has a factor on the line, moved by this share per measurement and kept within this limit."""
 
 
 @dataclass(slots=True)
@@ -156,6 +161,7 @@ class CostModel:
         self._priors: dict[Stage, StageCost] = dict(PRIORS)
         self._lines: dict[Stage, _Line] = {}
         self._fitted: dict[Stage, tuple[float, float]] = {}
+        self._bends: dict[tuple[Stage, int], float] = {}
         self.load(priors)
 
     def load(self, costs: Iterable[StageCost]) -> None:
@@ -164,6 +170,7 @@ class CostModel:
             self._priors[cost.stage] = cost
             self._lines.pop(cost.stage, None)
             self._fitted[cost.stage] = (cost.base_s, cost.per_token_s)
+            self._bends = {key: bend for key, bend in self._bends.items() if key[0] != cost.stage}
 
     def observe(self, stage: Stage, tokens: int, seconds: float) -> None:
         """Takes in one measurement; a negative or non-finite one is ignored as a clock fault."""
@@ -184,14 +191,21 @@ class CostModel:
         line.add(float(tokens), seconds, 1.0 / max(predicted, SHORTEST_S))
         line.samples += 1
         self._fitted[stage] = line.with_prior_shape().coefficients()
+        self._bend(stage, tokens, seconds)
+
+    def _bend(self, stage: Stage, tokens: int, seconds: float) -> None:
+        base_s, per_token_s = self._fitted[stage]
+        ratio = seconds / max(base_s + per_token_s * tokens, SHORTEST_S)
+        ratio = max(1.0 / BEND_LIMIT, min(ratio, BEND_LIMIT))
+        key = (stage, tokens.bit_length())
+        bend = self._bends.get(key, 1.0)
+        self._bends[key] = bend + BEND_SHARE * (ratio - bend)
 
     def predict(self, stage: Stage, tokens: int) -> float:
         """Seconds the stage is expected to take for ``tokens``; at least 0."""
-        fitted = self._fitted.get(stage)
-        if fitted is None:
-            prior = self._priors[stage]
-            return prior.base_s + prior.per_token_s * tokens
-        return fitted[0] + fitted[1] * tokens
+        base_s, per_token_s = self._coefficients(stage)
+        line_s = base_s + per_token_s * tokens
+        return line_s * self._bends.get((stage, tokens.bit_length()), 1.0)
 
     def relative_error(self, stage: Stage) -> float:
         """Mean relative error of recent predictions of this stage, 0 when nothing was measured."""

@@ -39,8 +39,9 @@ def test_volatile_link_gets_a_wider_forecast_than_a_steady_one() -> None:
     source = random.Random(5)
     wild = fed([3e6 * math.exp(source.gauss(0.0, 0.8)) for _ in range(40)]).forecast(20.0)
     calm = fed([3e6] * 40).forecast(20.0)
-    assert wild.low_bytes_per_s / wild.median_bytes_per_s < 0.7
-    assert calm.low_bytes_per_s / calm.median_bytes_per_s > 0.75
+    wild_share = wild.low_bytes_per_s / wild.median_bytes_per_s
+    calm_share = calm.low_bytes_per_s / calm.median_bytes_per_s
+    assert wild_share < calm_share - 0.05
 
 
 def test_forecast_widens_with_the_age_of_its_evidence() -> None:
