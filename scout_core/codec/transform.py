@@ -6,9 +6,16 @@ row: it is bound to positions (``TransformCodec.at``) before it is used, unlike 
 One step for all coefficients is reverse water-filling, since the basis scales them to equal
 importance; coefficients that vary less than an eighth of the step are not sent.
 
-Payload: level u8 (step = finest step · 2^(level / 4)); number of escapes u32; for keys and values,
-for each group, stream length u32; those streams (``rans``): symbols of the sent coefficients,
-position after position; escapes i32, in stream order. Symbol s means s − 127; 255 an escape.
+The first positions of a context are attention sinks: far from all other rows, and every later token
+feels an error in them. Where they equal the calibrated ones (the chat template's first tokens) they
+cost nothing; else the row of position 0 travels as ``int8_groups``.
+
+Payload: level u8 (step = finest step · 2^(level / 4)); flags u8 (bit i: the row at absolute
+position i is measured from the calibrated sink instead of the mean; bit 7: the row at position 0
+follows the lengths as ``int8_groups``); number of escapes u32; for keys and values, for each group,
+stream length u32; the row at position 0, if flagged; the streams (``rans``): symbols of the sent
+coefficients, position after position; escapes i32, in stream order. Symbol s means s − 127; 255 an
+escape.
 """
 
 from __future__ import annotations
@@ -16,6 +23,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -30,6 +38,7 @@ from scout_core.codec.base import (
     not_finite,
 )
 from scout_core.codec.compiled import compiled, default_threads, run_sliced
+from scout_core.codec.int8_groups import Int8GroupsCodec
 from scout_core.codec.rans import STATE_BYTES, decode_symbols, encode_symbols
 from scout_core.codec.rotary import Rotation
 from scout_core.codec.transform_basis import TransformBasis, classes_of
@@ -43,7 +52,12 @@ ESCAPE: Final = 255
 ROUNDING: Final = 0.4
 """Added before truncation: values up to 0.6 steps become 0, which costs little and saves bits."""
 LARGEST_VALUE: Final = float(1 << 30)
-_HEAD: Final = struct.Struct("<BI")
+EXACT_FIRST: Final = 0x80
+"""Flag: the row at absolute position 0 is sent as ``int8_groups``."""
+SINK_TOLERANCE_STEPS: Final = 1.0
+"""Root mean square distance up to which a row counts as the calibrated sink."""
+_HEAD: Final = struct.Struct("<BBI")
+_FIRST_ROW: Final = Int8GroupsCodec()
 
 Octets = NDArray[np.uint8]
 
@@ -81,6 +95,12 @@ class TransformCodec:
         if not bool(torch.isfinite(rows).all()):
             raise not_finite(self.name)
         step = _step(self.basis, self.level)
+        flags = self._sink_flags(rows, step)
+        rows -= self._means(flags)
+        first_row = b""
+        if flags & EXACT_FIRST:
+            first_row = _FIRST_ROW.encode(exact[:, :, :, self.positions == 0])
+            rows[:, :, self.positions == 0] = 0
         plan = _Plan.of(self.basis, step)
         streams: list[bytes] = [b""] * plan.streams
         escapes: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * plan.streams
@@ -104,16 +124,18 @@ class TransformCodec:
             raise CodecError("transform: the cache is too large in magnitude; send it as raw_bf16.")
         escaped = np.concatenate(escapes).astype("<i4")
         lengths = np.array([len(stream) for stream in streams], dtype="<u4")
-        head = _HEAD.pack(self.level, escaped.size)
-        return b"".join((head, lengths.tobytes(), *streams, escaped.tobytes()))
+        head = _HEAD.pack(self.level, flags, escaped.size)
+        return b"".join((head, lengths.tobytes(), first_row, *streams, escaped.tobytes()))
 
     def decode(
         self, payload: bytes | memoryview, geometry: KvGeometry, positions: int
     ) -> torch.Tensor:
         """See ``KvCodec.decode``; the payload's level counts, not the codec's."""
         self._check(geometry, positions)
-        level, streams, escaped = _parse(memoryview(payload), 2 * self.basis.groups)
-        step = _step(self.basis, level)
+        parts = _Parts.of(memoryview(payload), self.basis)
+        streams, escaped = parts.streams, parts.escapes
+        self._check_flags(parts.flags)
+        step = _step(self.basis, parts.level)
         plan = _Plan.of(self.basis, step)
         symbols: list[Octets] = [np.empty(0, np.uint8)] * plan.streams
         rows = torch.empty(2, self.basis.groups, positions, self.basis.width)
@@ -143,7 +165,10 @@ class TransformCodec:
         if starts[-1] != escaped.size:
             raise CodecError("transform: escapes announced and escapes sent differ.")
         run_sliced(rebuild, plan.streams, work_bytes, default_threads())
-        return self._cache(rows)
+        kv = self._cache(rows + self._means(parts.flags))
+        if parts.flags & EXACT_FIRST:
+            kv[:, :, :, self.positions == 0] = _FIRST_ROW.decode(parts.first_row, geometry, 1)
+        return kv
 
     def encoded_bytes(self, geometry: KvGeometry, positions: int) -> int:
         """See ``KvCodec.encoded_bytes``; the entropy of the models: what calibration texts took."""
@@ -166,23 +191,45 @@ class TransformCodec:
     def _rotation(self) -> Rotation:
         return Rotation.at(self.positions, self.basis.geometry.head_dim, self.basis.theta)
 
-    def _means(self) -> torch.Tensor:
+    def _sink_flags(self, rows: torch.Tensor, step: float) -> int:
+        """How each sink row present is best sent; see the module's docstring."""
+        flags = 0
+        for sink in range(self.basis.sinks.shape[1]):
+            here = torch.nonzero(self.positions == sink).flatten()
+            if here.numel() != 1:
+                continue
+            row = rows[:, :, int(here)]
+            residual = (row - self.basis.sinks[:, sink])[..., None]
+            distance = (self.basis.forward @ residual).square().mean().sqrt() / step
+            if float(distance) <= SINK_TOLERANCE_STEPS:
+                flags |= 1 << sink
+            elif sink == 0:
+                flags |= EXACT_FIRST
+        return flags
+
+    def _check_flags(self, flags: int) -> None:
+        known = (1 << self.basis.sinks.shape[1]) - 1 | EXACT_FIRST
+        holds_first = int((self.positions == 0).sum()) == 1
+        if flags & ~known or (flags & EXACT_FIRST and not holds_first):
+            raise CodecError("transform: flags name rows that this block does not have.")
+
+    def _means(self, flags: int) -> torch.Tensor:
         """What each row is measured from: ``[2, groups, positions, width]``."""
         count = self.positions.numel()
         means = self.basis.means[:, :, None].expand(-1, -1, count, -1).clone()
         for sink in range(self.basis.sinks.shape[1]):
-            means[:, :, self.positions == sink] = self.basis.sinks[:, sink, :, None]
+            if flags >> sink & 1:
+                means[:, :, self.positions == sink] = self.basis.sinks[:, sink, :, None]
         return means
 
     def _rows(self, kv: torch.Tensor) -> torch.Tensor:
-        """``[2, groups, positions, width]``: the cache less its means, keys unrotated."""
+        """``[2, groups, positions, width]``: the cache with keys unrotated."""
         layers, _, kv_heads, positions, head_dim = kv.shape
         keys = self._rotation().undone(kv[:, 0])
         rows = torch.stack((keys, kv[:, 1]))
         per_group = layers // self.basis.groups
         rows = rows.reshape(2, self.basis.groups, per_group, kv_heads, positions, head_dim)
-        rows = rows.permute(0, 1, 4, 2, 3, 5).reshape(2, self.basis.groups, positions, -1)
-        return rows - self._means()
+        return rows.permute(0, 1, 4, 2, 3, 5).reshape(2, self.basis.groups, positions, -1)
 
     def _cache(self, rows: torch.Tensor) -> torch.Tensor:
         """Inverse of ``_rows``, rounded to bf16."""
@@ -192,7 +239,6 @@ class TransformCodec:
             self.basis.geometry.head_dim,
         )
         per_group = layers // self.basis.groups
-        rows = rows + self._means()
         rows = rows.reshape(2, self.basis.groups, -1, per_group, kv_heads, head_dim)
         rows = rows.permute(0, 1, 3, 4, 2, 5).reshape(2, layers, kv_heads, -1, head_dim)
         keys = self._rotation().applied(rows[0])
@@ -232,21 +278,33 @@ def _step(basis: TransformBasis, level: int) -> float:
     return basis.finest_step * 2.0 ** (level / LEVELS_PER_OCTAVE)
 
 
-def _parse(view: memoryview, streams: int) -> tuple[int, list[memoryview], NDArray[np.int32]]:
-    """Level, streams and escapes of a payload."""
-    fixed = _HEAD.size + 4 * streams
-    if len(view) < fixed:
-        raise CodecError("transform: payload is truncated.")
-    level, escapes = _HEAD.unpack_from(view)
-    lengths = np.frombuffer(view[_HEAD.size : fixed], dtype="<u4").astype(np.int64)
-    if level >= LEVELS or fixed + int(lengths.sum()) + 4 * escapes != len(view):
-        raise CodecError("transform: payload's parts do not add up to its size.")
-    bounds = (fixed + np.concatenate(([0], np.cumsum(lengths)))).tolist()
-    parts = [view[bounds[index] : bounds[index + 1]] for index in range(streams)]
-    escaped = np.frombuffer(view[bounds[-1] :], dtype="<i4").astype(np.int32)
-    if bool((np.abs(escaped.astype(np.int64)) > LARGEST_VALUE).any()):
-        raise CodecError("transform: an escape is beyond any value the encoder writes.")
-    return level, parts, escaped
+@dataclass(frozen=True)
+class _Parts:
+    """A payload taken apart."""
+
+    level: int
+    flags: int
+    first_row: memoryview
+    streams: list[memoryview]
+    escapes: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, view: memoryview, basis: TransformBasis) -> _Parts:
+        """Raises CodecError if sizes do not add up."""
+        fixed = _HEAD.size + 8 * basis.groups
+        if len(view) < fixed:
+            raise CodecError("transform: payload is truncated.")
+        level, flags, count = _HEAD.unpack_from(view)
+        lengths = np.frombuffer(view[_HEAD.size : fixed], dtype="<u4").astype(np.int64)
+        exact = _FIRST_ROW.encoded_bytes(basis.geometry, 1) if flags & EXACT_FIRST else 0
+        if level >= LEVELS or fixed + exact + int(lengths.sum()) + 4 * count != len(view):
+            raise CodecError("transform: payload's parts do not add up to its size.")
+        bounds = (fixed + exact + np.concatenate(([0], np.cumsum(lengths)))).tolist()
+        streams = [view[start:stop] for start, stop in pairwise(bounds)]
+        escapes = np.frombuffer(view[bounds[-1] :], dtype="<i4").astype(np.int32)
+        if bool((np.abs(escapes.astype(np.int64)) > LARGEST_VALUE).any()):
+            raise CodecError("transform: an escape is beyond any value the encoder writes.")
+        return cls(level, flags, view[fixed : fixed + exact], streams, escapes)
 
 
 @compiled

@@ -11,7 +11,7 @@ values) and group, a cache row of ``width = layers in group · kv_heads · head_
 where ``inverse`` holds, per column, 8-bit integers and one float scale, and ``forward`` is its
 exact inverse, computed on loading. Coefficients are uncorrelated on the calibration texts and
 scaled so that an error of one in any of them costs the model's output equally much; ``deviations``
-holds their standard deviations. ``sinks`` replaces the mean at the first absolute positions.
+holds their standard deviations. ``sinks`` may replace the mean at the first absolute positions.
 """
 
 from __future__ import annotations

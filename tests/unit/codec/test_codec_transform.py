@@ -114,6 +114,22 @@ def test_outliers_survive_as_escapes() -> None:
     assert relative_error(kv, decoded) < 0.02
 
 
+def test_calibrated_sinks_cost_nothing_and_foreign_ones_are_kept_exact_enough() -> None:
+    usual = synthetic(range(40), 60)
+    for sink in range(BASIS.sinks.shape[1]):
+        row = BASIS.sinks[:, sink].reshape(2, 4, 2, 8).transpose(0, 1).clone()
+        rotation = Rotation.at(torch.tensor([sink]), 8, THETA)
+        row[:, 0] = rotation.applied(row[:, 0][..., None, :])[..., 0, :]
+        usual[:, :, :, sink] = row.to(torch.bfloat16)
+    foreign = usual.clone()
+    foreign[:, :, :, 0] = foreign[:, :, :, 0] * 40 + 7
+    codec = TransformCodec.at(BASIS, 12, range(40))
+    cheap, dear = codec.encode(usual), codec.encode(foreign)
+    assert len(cheap) < len(dear)
+    first = codec.decode(dear, GEOMETRY, 40)[:, :, :, :1]
+    assert relative_error(foreign[:, :, :, :1], first) < 0.01
+
+
 def test_rotation_is_undone_exactly_enough() -> None:
     keys = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(1))
     rotation = Rotation.at(torch.arange(5000, 5050), 8, THETA)
