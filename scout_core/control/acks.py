@@ -23,6 +23,8 @@ QUEUE_FACTOR: Final = 1.25
 QUEUE_SLACK_S: Final = 0.002
 SHORTEST_BURST_S: Final = 0.02
 """A burst's time is known only to the jitter of a round trip; below this it says nothing."""
+SHORTEST_SILENCE_S: Final = 0.1
+SILENCE_FACTOR: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class AckTracker:
         self._window_bytes = resume_offset
         self._window_start_s: float | None = None
         self._burst_started_s = 0.0
+        self._heard_s = 0.0
+        self._presumed_bytes = resume_offset
         self._credit_blocked = False
         self._queue_seen = False
         self._round_trip_s: float | None = round_trip_s or None
@@ -100,6 +104,7 @@ class AckTracker:
         if self.in_flight_bytes == 0:
             self._burst_started_s = now
             self._window_start_s = None
+            self._heard_s = now + (self._round_trip_s or 0.0)
         self._sent_bytes = offset_end
         self._sent.append(_Sent(offset_end, now))
 
@@ -126,6 +131,7 @@ class AckTracker:
             return None
         known_round_trip_s = self._round_trip_s
         self._acked_bytes = received_bytes
+        self._heard_s = now
         self._note_round_trip(received_bytes, now)
         clock_s = arrival_us * MICROSECOND if arrival_us else now
         if self._window_start_s is None:
@@ -133,6 +139,35 @@ class AckTracker:
             self._restart(clock_s)
             return sample
         return self._close_if_due(clock_s, now)
+
+    def on_silence(self, now: float, expected_bytes_per_s: float) -> TransferSample | None:
+        """To be asked now and then while nothing arrives: what the silence says, if anything.
+
+        Acks come once a chunk, so a slow link is silent between them, too. The silence is news once
+        the chunk under way would have arrived twice over at the expected rate; it then counts as if
+        that chunk arrived this moment, which is the most that can be true.
+
+        Args:
+            now: the current time.
+            expected_bytes_per_s: what the link is believed to carry.
+        """
+        quiet_s = now - self._heard_s
+        if self.in_flight_bytes == 0 or quiet_s < SHORTEST_SILENCE_S:
+            return None
+        held = max(self._acked_bytes, self._presumed_bytes)
+        chunk_end = next((sent.offset_end for sent in self._sent if sent.offset_end > held), held)
+        if SILENCE_FACTOR * (chunk_end - held) > expected_bytes_per_s * quiet_s:
+            return None
+        self._presumed_bytes = self._window_bytes = chunk_end
+        self._heard_s = now
+        self._window_start_s = None
+        self._burst_started_s = now - (self._round_trip_s or 0.0)
+        return TransferSample(
+            payload_bytes=chunk_end - held,
+            duration_s=quiet_s,
+            application_limited=False,
+            at_s=now,
+        )
 
     def _note_round_trip(self, received_bytes: int, now: float) -> None:
         while self._sent and self._sent[0].offset_end <= received_bytes:
@@ -148,10 +183,11 @@ class AckTracker:
         if round_trip_s is None:
             return None
         duration_s = now - self._burst_started_s - round_trip_s
-        if duration_s < SHORTEST_BURST_S:
+        payload_bytes = self._acked_bytes - self._window_bytes
+        if duration_s < SHORTEST_BURST_S or payload_bytes <= 0:
             return None
         return TransferSample(
-            payload_bytes=self._acked_bytes - self._window_bytes,
+            payload_bytes=payload_bytes,
             duration_s=duration_s,
             application_limited=False,
             at_s=now,
@@ -159,7 +195,7 @@ class AckTracker:
 
     def _restart(self, clock_s: float) -> None:
         self._window_start_s = clock_s
-        self._window_bytes = self._acked_bytes
+        self._window_bytes = self._presumed_bytes = self._acked_bytes
         self._credit_blocked = False
         self._queue_seen = False
 

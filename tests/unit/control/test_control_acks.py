@@ -116,3 +116,45 @@ def test_reporting_a_chunk_twice_is_refused() -> None:
     tracker.on_sent(CHUNK, 0.0)
     with pytest.raises(LocalProtocolError, match="once, in order"):
         tracker.on_sent(CHUNK, 0.1)
+
+
+def in_flight(round_trip_s: float = 0.04) -> AckTracker:
+    """Two chunks were sent at 0 s, the first acknowledged at 0.1 s."""
+    tracker = AckTracker(round_trip_s=round_trip_s)
+    tracker.on_sent(CHUNK, 0.0)
+    tracker.on_sent(2 * CHUNK, 0.0)
+    tracker.on_ack(CHUNK, 0.1)
+    return tracker
+
+
+def test_silence_is_news_only_once_the_chunk_is_twice_overdue() -> None:
+    tracker = in_flight()
+    assert tracker.on_silence(0.2, expected_bytes_per_s=CHUNK * 2.0) is None
+    assert tracker.on_silence(1.0, expected_bytes_per_s=CHUNK * 2.0) is None
+    sample = tracker.on_silence(1.2, expected_bytes_per_s=CHUNK * 2.0)
+    assert sample is not None
+    assert sample.bytes_per_s == pytest.approx(CHUNK / 1.1)
+
+
+def test_lasting_silence_says_that_nothing_arrives() -> None:
+    tracker = in_flight()
+    tracker.on_silence(1.2, CHUNK * 2.0)
+    sample = tracker.on_silence(2.0, CHUNK * 1.0)
+    assert sample is not None
+    assert (sample.payload_bytes, sample.duration_s) == (0, pytest.approx(0.8))
+
+
+def test_bytes_presumed_in_a_silence_are_not_counted_again() -> None:
+    tracker = in_flight()
+    tracker.on_silence(1.2, CHUNK * 2.0)
+    assert tracker.on_ack(2 * CHUNK, 1.3) is None
+    tracker.on_sent(3 * CHUNK, 2.0)
+    sample = tracker.on_ack(3 * CHUNK, 2.54)
+    assert sample is not None
+    assert sample.bytes_per_s == pytest.approx(CHUNK / 0.5, rel=0.01)
+
+
+def test_a_pause_of_the_sender_is_no_silence() -> None:
+    tracker = in_flight()
+    tracker.on_ack(2 * CHUNK, 0.2)
+    assert tracker.on_silence(60.0, 1e6) is None
