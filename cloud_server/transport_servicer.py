@@ -91,7 +91,10 @@ class TransportServicer:
         )
         machine = CloudSession(
             ReceivePolicy(credit),
-            CloudTimeouts(resume_window_s=self._settings.session_resume_s),
+            CloudTimeouts(
+                resume_window_s=self._settings.session_resume_s,
+                linger_s=self._settings.session_resume_s,
+            ),
         )
         session = LiveSession(self._host, machine, parameters, key[0], reservation)
         self._sessions[key] = session

@@ -40,6 +40,8 @@ from scout_core.version import VERSION
 REATTACH_PAUSE_S: Final = 1.0
 SILENCE_LIMIT_S: Final = 4.0
 """Without any message for this long the path is dead (noticed within 5 s)."""
+SILENT_BEATS: Final = 2
+"""…or for so many heartbeats, where the cloud asks for rarer ones."""
 REGISTER_TIMEOUT_S: Final = 5.0
 CONTROL_BUFFER_BYTES: Final = 1024 * 1024
 PROBE_CHUNK_BYTES: Final = 16 * 1024
@@ -191,9 +193,10 @@ class Attachment:
             PeerTimeoutError: the cloud has been silent for too long.
         """
         sequence, sent_s = 0, 0.0
+        silence_limit_s = max(SILENCE_LIMIT_S, SILENT_BEATS * interval_s)
         heard_s = next_beat_s = time.monotonic()
         while True:
-            data = await pump.receive_until(next_beat_s)
+            data = await pump.receive_until(min(next_beat_s, heard_s + silence_limit_s))
             now = time.monotonic()
             if data is not None:
                 heard_s = now
@@ -202,9 +205,9 @@ class Attachment:
                     self._note_round_trip(now - sent_s)
                 self._take(response)
                 continue
-            if now - heard_s > SILENCE_LIMIT_S:
+            if now - heard_s >= silence_limit_s:
                 raise PeerTimeoutError(
-                    f"The cloud sent nothing for {SILENCE_LIMIT_S:g} s; attaching again."
+                    f"The cloud sent nothing for {silence_limit_s:g} s; attaching again."
                 )
             await self._probe_if_idle(pump, now)
             sequence, sent_s, next_beat_s = sequence + 1, now, now + interval_s

@@ -1,7 +1,7 @@
 """Serves one question: plan, payload, session, answer, accounting.
 
-Owns the order of things for one request, and the one retry that a wrong belief about the cloud's
-store costs. It yields protocol messages; the servicer only passes them on.
+Owns the order of things for one request, second attempts included; when there is one is
+``attempts``'. It yields protocol messages; the servicer only passes them on.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import structlog
 from scout.v1 import inference_pb2, types_pb2
 
 from edge_agent.attachment import Attachment, CloudView
+from edge_agent.attempts import Attempts, Patience
 from edge_agent.host import EdgeHost
 from edge_agent.payload import PayloadSource
 from edge_agent.planning import Plan, Planner, Question, requested_execution
 from edge_agent.steering import Steering
 from scout_core.control.offers import CloudContext
 from scout_core.control.policies import policy_named
-from scout_core.errors import UnknownContextError
+from scout_core.errors import PeerUnavailableError, UnknownContextError
 from scout_core.modes import AgentId, Execution, Mode, SessionId
 from scout_core.protocol import actions
 from scout_core.protocol.answer import AnswerSummary
@@ -64,6 +65,17 @@ class RequestResult:
     outcome: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One session for the question: how it is served, and by what."""
+
+    plan: Plan
+    view: CloudView
+    client: SessionClient
+    source: PayloadSource
+    outcomes: asyncio.Queue[Outcome | None]
+
+
 class RequestRun:
     """One question on its way. Iterate ``responses`` once."""
 
@@ -79,8 +91,10 @@ class RequestRun:
         self._attachment = attachment
         self._channel = channel
         self._question = question
-        forced = question.parameters.mode is not None
-        self._planner = Planner(host, policy_named(FREE_POLICY if forced else host.settings.policy))
+        self._attempts = Attempts(question)
+        self._patience = Patience(
+            question.arrived_s + question.deadline_s, host.settings.overdue_grace_s
+        )
         self._ttft_s = 0.0
         self.result: RequestResult | None = None
 
@@ -94,27 +108,34 @@ class RequestRun:
         self._host.require_tokenizer_of(view.model)
         plan = self._plan(view)
         yield self._started(plan, view)
-        try:
-            async with aclosing(self._serve(plan, view)) as responses:
-                async for response in responses:
-                    yield response
-        except UnknownContextError:
-            # The cloud has forgotten what we believed it holds: send the tokens this time.
-            log.info("belief_corrected", session=self.session_id)
-            self._host.beliefs.note(self._question.key, CloudContext.ABSENT, time.monotonic())
-            self.session_id = SessionId(uuid.uuid4().hex)
-            async with aclosing(self._serve(self._plan(view), view)) as responses:
-                async for response in responses:
-                    yield response
+        while True:
+            attempt = self._attempt(plan, view)
+            try:
+                async with aclosing(self._serve(attempt)) as responses:
+                    async for response in responses:
+                        yield response
+            except (UnknownContextError, PeerUnavailableError) as error:
+                client = attempt.client
+                self._question = self._attempts.again(
+                    error, client.measurements, client.payload_bytes
+                )
+                log.info("request_asked_again", session=self.session_id, reason=error.reason)
+                # Whatever we believed it holds: send the tokens this time.
+                self._note_context(CloudContext.ABSENT)
+                self.session_id = SessionId(uuid.uuid4().hex)
+                view = self._attachment.view or view
+                self._host.require_tokenizer_of(view.model)
+                plan = self._plan(view)
+            else:
+                return
 
     def _plan(self, view: CloudView) -> Plan:
-        return self._planner.plan(
-            self._question, view, self._attachment.round_trip_s, time.monotonic()
-        )
+        forced = self._question.parameters.mode is not None
+        policy = policy_named(FREE_POLICY if forced else self._host.settings.policy)
+        planner = Planner(self._host, policy)
+        return planner.plan(self._question, view, self._attachment.round_trip_s, time.monotonic())
 
-    async def _serve(
-        self, plan: Plan, view: CloudView
-    ) -> AsyncGenerator[inference_pb2.GenerateResponse]:
+    def _attempt(self, plan: Plan, view: CloudView) -> _Attempt:
         outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue()
         client = SessionClient(
             self._channel,
@@ -132,15 +153,20 @@ class RequestRun:
             self._attachment.round_trip_s,
         )
         source = PayloadSource(self._host, self._question, plan, steering)
-        running = asyncio.create_task(client.run(self._open(plan, view), source.items()))
-        running.add_done_callback(lambda _: outcomes.put_nowait(None))
+        return _Attempt(plan, view, client, source, outcomes)
+
+    async def _serve(self, attempt: _Attempt) -> AsyncGenerator[inference_pb2.GenerateResponse]:
+        opening = self._open(attempt.plan, attempt.view)
+        running = asyncio.create_task(attempt.client.run(opening, attempt.source.items()))
+        running.add_done_callback(lambda _: attempt.outcomes.put_nowait(None))
         try:
-            while (outcome := await outcomes.get()) is not None:
+            while (outcome := await self._next(attempt)) is not None:
                 match outcome:
                     case actions.SessionAccepted(context_state, _, _):
                         self._note_context(CONTEXT_STATES[context_state])
                     case actions.DeliverToken(token, index):
                         self._ttft_s = self._ttft_s or self._elapsed_s()
+                        self._attempts.delivered_tokens += 1
                         yield inference_pb2.GenerateResponse(
                             token=inference_pb2.Token(
                                 text=token.text, token_id=token.token_id, index=index
@@ -149,12 +175,29 @@ class RequestRun:
                     case actions.Complete(summary):
                         # An empty answer is complete when its end arrives.
                         self._ttft_s = self._ttft_s or self._elapsed_s()
-                        self._note_computed(plan, summary)
-                        yield self._finished(view, plan, source, client, summary)
+                        self._note_computed(attempt.plan, summary)
+                        yield self._finished(attempt, summary)
             await running
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    async def _next(self, attempt: _Attempt) -> Outcome | None:
+        """The next outcome; None: there will be no more.
+
+        Raises:
+            PeerTimeoutError: the first token is overdue and the cloud is silent.
+        """
+        while self._ttft_s == 0.0:
+            heard_s = attempt.client.heard_s
+            wait_s = self._patience.ends_at(heard_s) - time.monotonic()
+            try:
+                async with asyncio.timeout(wait_s):
+                    return await attempt.outcomes.get()
+            except TimeoutError:
+                if attempt.client.heard_s == heard_s:
+                    raise self._patience.overdue(heard_s, time.monotonic()) from None
+        return await attempt.outcomes.get()
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._question.arrived_s
@@ -252,23 +295,19 @@ class RequestRun:
         )
 
     def _finished(
-        self,
-        view: CloudView,
-        plan: Plan,
-        source: PayloadSource,
-        client: SessionClient,
-        summary: AnswerSummary,
+        self, attempt: _Attempt, summary: AnswerSummary
     ) -> inference_pb2.GenerateResponse:
-        question, times, measured = self._question, source.times, client.measurements
-        geometry = view.model.geometry
-        payload_bytes = client.payload_bytes
-        degradation = summary.degradation
-        if measured.reconnects:
-            degradation = f"{degradation}; resumed {measured.reconnects} times".strip("; ")
+        question, source, earlier = self._question, attempt.source, self._attempts
+        times, measured = source.times, attempt.client.measurements
+        geometry = attempt.view.model.geometry
+        payload_bytes = earlier.payload_bytes + attempt.client.payload_bytes
+        degradation = [*earlier.degradation, summary.degradation]
+        if measured.resumes:
+            degradation.append(f"resumed {measured.resumes} times")
         self.result = RequestResult(
             self.session_id,
             source.mode,
-            plan.offer.retention,
+            attempt.plan.offer.retention,
             payload_bytes,
             self._ttft_s,
             question.deadline_s,
@@ -278,10 +317,10 @@ class RequestRun:
             finished=inference_pb2.Finished(
                 finish_reason=REASON_TO_WIRE[summary.finish_reason],
                 mode=MODE_TO_WIRE[source.mode],
-                degradation=degradation,
+                degradation="; ".join(filter(None, degradation)),
                 bytes=types_pb2.ByteCount(
-                    uplink_bytes=measured.uplink_bytes,
-                    downlink_bytes=measured.downlink_bytes,
+                    uplink_bytes=earlier.uplink_bytes + measured.uplink_bytes,
+                    downlink_bytes=earlier.downlink_bytes + measured.downlink_bytes,
                     payload_bytes=payload_bytes,
                     indices_bytes=times.indices_bytes,
                     kv_bf16_bytes=geometry.bf16_bytes(len(question.stored.tokens)),

@@ -77,6 +77,13 @@ class EdgeSettings(ServingSettings):
     resume_window_s: float = Field(
         30.0, ge=0, le=600, description="How long a dropped session is tried again, seconds."
     )
+    overdue_grace_s: float = Field(
+        1.0,
+        ge=0,
+        le=600,
+        description="How long after its deadline a request without a first token is still waited "
+        "for while the cloud is silent, seconds. Late answers are given whenever it is heard.",
+    )
     probe_bytes_per_minute: int = Field(
         2 * MIB, ge=0, le=1_024 * MIB, description="Budget for probing an idle link; 0: never."
     )

@@ -36,10 +36,16 @@ from scout_core.rpc.stream import BoundedQueue, StreamEnded, StreamWriter, read_
 from scout_core.rpc.tenancy import tenant_metadata
 
 INBOX_BYTES: Final = 8 * 1024 * 1024
+OUTBOX_BYTES: Final = 8 * 1024 * 1024
+"""As much as credit ever allows in flight (protocol README, the window): what is not taken waits
+here and not in the loop, which must go on to notice a dead path."""
 RECONNECT_PAUSE_S: Final = 0.2
 END_GRACE_S: Final = 1.0
 """Longest wait for the cloud to end a stream that is done or cancelled: normally a round trip. A
 stream that is reset at once may lose the cancel, and the cloud would keep the session."""
+QUIET_S: Final = 2.0
+"""A cloud that is heard at all is heard this often (it repeats acks after 1.5 s); a silent one is
+not waited for at the end."""
 FINAL_CODES: Final = frozenset({"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 """Transport statuses that a new stream cannot heal."""
 
@@ -68,7 +74,8 @@ class SessionMeasurements:
     downlink_bytes: int = 0
     first_sent_s: float | None = None
     last_acked_s: float | None = None
-    reconnects: int = 0
+    resumes: int = 0
+    """Streams that took the place of a lost one and were accepted."""
     peak_unacked_bytes: int = 0
     """Largest backlog (sent − acked) so far; whoever wants it from some moment on sets it to 0."""
 
@@ -113,6 +120,8 @@ class SessionClient:
     ) -> None:
         self.measurements = SessionMeasurements()
         self.machine = EdgeSession(options.send_policy, options.timeouts)
+        self.heard_s = time.monotonic()
+        """When the cloud's last message came; until then, when the client was made."""
         self._channel = channel
         self._options = options
         self._on_outcome = on_outcome
@@ -154,6 +163,7 @@ class SessionClient:
                     task.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
             await self._leave()
+            self._inbox.close()
 
     async def _leave(self) -> None:
         """Lets the cloud end the stream; one nobody waits for any more is cancelled first."""
@@ -161,7 +171,8 @@ class SessionClient:
             for action in self.machine.receive(events.Cancel(), time.monotonic()):
                 await self._perform(action)
         over = self._cancel_sent or self.machine.state is EdgeState.COMPLETE
-        if over and self._stream is not None and self._stream.reader is not None:
+        heard = time.monotonic() - self.heard_s < QUIET_S
+        if over and heard and self._stream is not None and self._stream.reader is not None:
             await asyncio.wait({self._stream.reader}, timeout=END_GRACE_S)
         await self._disconnect()
 
@@ -235,6 +246,7 @@ class SessionClient:
                 await self._send(encode_edge(action))
             case actions.SessionAccepted(_, _, resumed):
                 if resumed:
+                    self.measurements.resumes += 1
                     self._tracker = AckTracker(
                         resume_offset=self.machine.acked_bytes,
                         round_trip_s=self._tracker.round_trip_s or 0.0,
@@ -244,7 +256,6 @@ class SessionClient:
                 self._on_outcome(action)
             case actions.Reconnect(_, cause):
                 log.warning("session_reconnecting", reason=cause.reason, message=cause.message)
-                self.measurements.reconnects += 1
                 await self._disconnect()
                 self._reconnecting = asyncio.create_task(self._reconnect())
             case actions.Fail(error):
@@ -271,7 +282,7 @@ class SessionClient:
         call = self._channel.stream_stream(
             SESSION_METHOD, request_serializer=None, response_deserializer=None
         )(metadata=tenant_metadata(self._options.tenant))
-        stream = _Stream(call, StreamWriter(call))
+        stream = _Stream(call, StreamWriter(call, outbox_bytes=OUTBOX_BYTES))
         stream.writer.start()
         stream.reader = asyncio.create_task(self._read(stream))
         self._stream = stream
@@ -290,6 +301,7 @@ class SessionClient:
         try:
             while True:
                 data = await read_stream(stream.call)
+                self.heard_s = time.monotonic()
                 self.measurements.downlink_bytes += len(data)
                 for event in decode_cloud(data):
                     self._post(event, stream)
