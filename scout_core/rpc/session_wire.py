@@ -18,7 +18,7 @@ from scout_core.errors import RemoteProtocolError
 from scout_core.modes import AgentId, ContextHash, ModelFingerprint, SessionId
 from scout_core.protocol import actions, events
 from scout_core.protocol.answer import AnswerSummary, AnswerToken, FinishReason
-from scout_core.protocol.opening import ContextState, Offer, OpenParameters
+from scout_core.protocol.opening import ContextState, Offer, OpenParameters, UplinkShare
 from scout_core.rpc.chunk_wire import decode_chunk, encode_chunk
 from scout_core.rpc.messages import (
     EXECUTION_TO_WIRE,
@@ -154,11 +154,8 @@ def encode_cloud(action: CloudSend) -> bytes:
     """A SessionResponse, serialised."""
     response = transport_pb2.SessionResponse()
     match action:
-        case actions.SendAccepted(context_state, resume_offset, credit_bytes, queue_s):
-            response.accepted.context_state = STATE_TO_WIRE[context_state]
-            response.accepted.resume_offset = resume_offset
-            response.accepted.credit_bytes = credit_bytes
-            response.accepted.queue_s = queue_s
+        case actions.SendAccepted():
+            response.accepted.CopyFrom(_accepted_message(action))
         case actions.SendCredit(credit_bytes):
             response.credit.credit_bytes = credit_bytes
         case actions.SendAck(received_bytes, arrival_us):
@@ -201,19 +198,46 @@ def _answer_event(response: transport_pb2.SessionResponse) -> events.EdgePeerEve
             token = response.token
             return events.TokenReceived(AnswerToken(token.text, token.token_id))
         case "accepted":
-            accepted = response.accepted
-            return events.Accepted(
-                _known(STATE_FROM_WIRE, accepted.context_state, "context state"),
-                accepted.resume_offset,
-                accepted.credit_bytes,
-                accepted.queue_s,
-            )
+            return _accepted(response.accepted)
         case "done":
             return events.AnswerDone(_summary(response.done))
         case _:
             raise RemoteProtocolError(
                 "An empty session message; run the same version at both ends."
             )
+
+
+def _accepted_message(action: actions.SendAccepted) -> transport_pb2.Accepted:
+    message = transport_pb2.Accepted(
+        context_state=STATE_TO_WIRE[action.context_state],
+        resume_offset=action.resume_offset,
+        credit_bytes=action.credit_bytes,
+        queue_s=action.queue_s,
+    )
+    if (share := action.share) is not None:
+        message.granted_bytes_per_s = share.rate_bytes_per_s
+        message.recommended_mode = MODE_TO_WIRE[share.mode]
+        message.recommended_retention = share.retention
+        message.recommended_execution = EXECUTION_TO_WIRE[share.execution]
+    return message
+
+
+def _accepted(message: transport_pb2.Accepted) -> events.Accepted:
+    share: UplinkShare | None = None
+    if message.recommended_mode != types_pb2.MODE_UNSPECIFIED:
+        share = UplinkShare(
+            message.granted_bytes_per_s,
+            mode_from_wire(message.recommended_mode),
+            message.recommended_retention,
+            execution_from_wire(message.recommended_execution),
+        )
+    return events.Accepted(
+        _known(STATE_FROM_WIRE, message.context_state, "context state"),
+        message.resume_offset,
+        message.credit_bytes,
+        message.queue_s,
+        share,
+    )
 
 
 def _open_message(parameters: OpenParameters) -> transport_pb2.Open:
@@ -244,6 +268,7 @@ def _open_message(parameters: OpenParameters) -> transport_pb2.Open:
                 payload_bytes=offer.payload_bytes,
                 expected_quality=offer.expected_quality,
                 edge_s=offer.edge_s,
+                execution=EXECUTION_TO_WIRE[offer.execution],
             )
             for offer in parameters.offers
         ],
@@ -251,7 +276,7 @@ def _open_message(parameters: OpenParameters) -> transport_pb2.Open:
 
 
 def _open_parameters(message: transport_pb2.Open) -> OpenParameters:
-    if not SESSION_ID.match(message.session_id):
+    if not SESSION_ID.fullmatch(message.session_id):
         raise RemoteProtocolError("session_id must be 1 to 64 characters of [A-Za-z0-9_-].")
     if not 1 <= len(message.agent_id) <= MAX_AGENT_ID:
         raise RemoteProtocolError(
@@ -285,6 +310,7 @@ def _open_parameters(message: transport_pb2.Open) -> OpenParameters:
                 offer.payload_bytes,
                 offer.expected_quality,
                 offer.edge_s,
+                execution_from_wire(offer.execution),
             )
             for offer in message.offers
         ),

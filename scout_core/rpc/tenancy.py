@@ -27,7 +27,7 @@ def tenant_of(context: grpc.aio.ServicerContext[Any, Any]) -> TenantId:
     """
     for key, value in context.invocation_metadata() or ():
         if key == TENANT_KEY:
-            if not isinstance(value, str) or not TENANT.match(value):
+            if not isinstance(value, str) or not TENANT.fullmatch(value):
                 raise RequestError(
                     f"{TENANT_KEY} must be 1 to 64 characters of [A-Za-z0-9_.-]; fix it."
                 )
