@@ -137,6 +137,7 @@ class ServedSession:
         finally:
             delivering.cancel()
             await asyncio.gather(delivering, return_exceptions=True)
+            self.inbox.close()
             self._close_outlet(PeerUnavailableError("The session ended; ask again."))
 
     def _advance(self, arrival: Arrival | None) -> tuple[actions.CloudAction, ...]:

@@ -65,6 +65,8 @@ class BoundedQueue(Generic[ItemT]):
         self._consumer: asyncio.Future[None] | None = None
         self._producers: list[asyncio.Future[None]] = []
         self._end: StreamEnded | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_s = 0.0
 
     @property
     def held_bytes(self) -> int:
@@ -93,28 +95,27 @@ class BoundedQueue(Generic[ItemT]):
     def post(self, item: ItemT, size_bytes: int = 0) -> None:
         self._items.append((item, size_bytes))
         self._held_bytes += size_bytes
-        if self._consumer is not None:
-            _wake(self._consumer)
+        self._wake_consumer()
 
     async def get(self) -> ItemT:
         while not self._items:
-            await self._filled(None)
+            await self._filled()
         return self._take()
 
     async def get_until(self, deadline_s: float | None) -> ItemT | None:
         """Like ``get``; None when ``time.monotonic`` reaches ``deadline_s`` first."""
         while not self._items:
-            wait_s = None if deadline_s is None else deadline_s - time.monotonic()
-            if wait_s is not None and wait_s <= 0.0:
+            if deadline_s is not None and not self._will_wake_by(deadline_s):
                 return None
-            await self._filled(wait_s)
+            await self._filled()
         return self._take()
 
     def close(self, end: StreamEnded | None = None) -> None:
         self._end = self._end or end or StreamEnded()
-        if self._consumer is not None:
-            _wake(self._consumer)
+        self._wake_consumer()
         self._relieve()
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def drained(self) -> None:
         """Waits until everything has been taken, or the queue is closed."""
@@ -133,19 +134,39 @@ class BoundedQueue(Generic[ItemT]):
                 _wake(producer)
             self._producers.clear()
 
-    async def _filled(self, timeout_s: float | None) -> None:
-        """Waits for an item, the end or the timeout; the caller looks which it was."""
+    def _wake_consumer(self) -> None:
+        if self._consumer is not None:
+            _wake(self._consumer)
+
+    def _will_wake_by(self, deadline_s: float) -> bool:
+        """Sees to it that the consumer wakes at the deadline or before; False: it has passed.
+
+        A timer that is due earlier is kept: deadlines move on with every message, and waking once
+        too often in a while is cheaper than a new timer for each.
+        """
+        wait_s = deadline_s - time.monotonic()
+        if wait_s <= 0.0:
+            return False
+        if self._timer is None or self._timer_due_s > deadline_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+            self._timer_due_s = deadline_s
+        return True
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._wake_consumer()
+
+    async def _filled(self) -> None:
+        """Waits for an item, the end or the timer; the caller looks which it was."""
         if self._end is not None:
             raise self._end
-        loop = asyncio.get_running_loop()
-        self._consumer = consumer = loop.create_future()
-        timer = None if timeout_s is None else loop.call_later(timeout_s, _wake, consumer)
+        self._consumer = asyncio.get_running_loop().create_future()
         try:
-            await consumer
+            await self._consumer
         finally:
             self._consumer = None
-            if timer is not None:
-                timer.cancel()
 
     async def _relieved(self) -> None:
         producer: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -111,7 +111,7 @@ def test_window_has_a_floor_and_a_ceiling() -> None:
     assert window.window_bytes == WINDOW_MAX_BYTES
 
 
-@pytest.mark.parametrize(("claimed_s", "believed_s"), [(0.0, 0.05), (1e-4, 0.005), (9.0, 2.0)])
+@pytest.mark.parametrize(("claimed_s", "believed_s"), [(0.0, 0.05), (1e-4, 0.01), (9.0, 2.0)])
 def test_round_trip_of_the_peer_is_believed_within_bounds(
     claimed_s: float, believed_s: float
 ) -> None:
