@@ -31,7 +31,3 @@ class CloudBeliefs:
         self._beliefs.move_to_end(key)
         while len(self._beliefs) > MAX_BELIEFS:
             self._beliefs.popitem(last=False)
-
-    def forget_all(self) -> None:
-        """Another server may have taken the cloud's place."""
-        self._beliefs.clear()
