@@ -12,7 +12,7 @@ from scout_core.errors import ScoutError
 from scout_core.modes import Mode
 from scout_core.protocol.answer import AnswerSummary, AnswerToken
 from scout_core.protocol.blocks import Block
-from scout_core.protocol.opening import ContextState, OpenParameters
+from scout_core.protocol.opening import ContextState, OpenParameters, UplinkShare
 
 # --- edge --------------------------------------------------------------------------------------
 
@@ -58,11 +58,13 @@ class SendCancel:
 
 @dataclass(frozen=True, slots=True)
 class SessionAccepted:
-    """The cloud admitted (or re-admitted) the session; tells the daemon what the cloud holds."""
+    """The cloud admitted (or re-admitted) the session; tells the daemon what the cloud holds, and
+    what its scheduler asks for."""
 
     context_state: ContextState
     queue_s: float
     resumed: bool
+    share: UplinkShare | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class SendAccepted:
     resume_offset: int
     credit_bytes: int
     queue_s: float
+    share: UplinkShare | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,8 +328,9 @@ class CloudSession:
 
     def _send_accepted(self, resume_offset: int, now: float) -> SendAccepted:
         credit_bytes = max(self._receiver.grant(now), resume_offset)
+        accept = self._accept
         return SendAccepted(
-            self._accept.context_state, resume_offset, credit_bytes, self._accept.queue_s
+            accept.context_state, resume_offset, credit_bytes, accept.queue_s, accept.share
         )
 
     def _acknowledge_if_receiving(self, now: float) -> tuple[CloudAction, ...]:

@@ -276,7 +276,8 @@ class EdgeSession:
         self._answer_by = now + self._timeouts.answer_s
         sends = self._sender.pump(now)
         self._states.enter(EdgeState.ANSWERING if self._sender.finish_sent else EdgeState.STREAMING)
-        return (SessionAccepted(event.context_state, event.queue_s, resumed), *sends)
+        accepted = SessionAccepted(event.context_state, event.queue_s, resumed, event.share)
+        return (accepted, *sends)
 
     def _pump(self, now: float) -> tuple[EdgeAction, ...]:
         if self._states.current not in _SENDING:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scout_core.errors import ScoutError
 from scout_core.modes import Mode
 from scout_core.protocol.answer import AnswerSummary, AnswerToken
-from scout_core.protocol.opening import ContextState, OpenParameters
+from scout_core.protocol.opening import ContextState, OpenParameters, UplinkShare
 
 # --- edge: local -------------------------------------------------------------------------------
 
@@ -81,12 +81,16 @@ class StreamEnded:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The session exists at the cloud. ``credit_bytes`` is cumulative."""
+    """The session exists at the cloud. ``credit_bytes`` is cumulative.
+
+    ``share`` is None where the uplink is not scheduled.
+    """
 
     context_state: ContextState
     resume_offset: int
     credit_bytes: int
     queue_s: float
+    share: UplinkShare | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +185,19 @@ class CancelReceived:
 class AcceptDecided:
     """The daemon admits the session.
 
-    ``rate_bytes_per_s`` paces the credit (an allocation of the uplink); None: the window alone.
+    ``rate_bytes_per_s`` paces the credit (an allocation of the uplink); None: the window alone, 0:
+    no credit until a rate is allocated. ``share`` is what the edge is told of the allocation.
     """
 
     context_state: ContextState
     queue_s: float = 0.0
     rate_bytes_per_s: float | None = None
+    share: UplinkShare | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RateAllocated:
-    """The uplink's allocation changed; None lifts the pacing."""
+    """The uplink's allocation changed; 0 withholds credit, None lifts the pacing."""
 
     rate_bytes_per_s: float | None
 

@@ -33,6 +33,22 @@ class Offer:
     payload_bytes: int
     expected_quality: float
     edge_s: float
+    execution: Execution | None = None
+    """Of a selection in scout mode; None: the cloud chooses."""
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkShare:
+    """What the cloud's scheduler gives a session of a scheduled uplink, and what it should carry.
+
+    ``rate_bytes_per_s`` may be 0: the session waits. Mode, retention and execution are those of the
+    offer that the share was made for: a recommendation.
+    """
+
+    rate_bytes_per_s: float
+    mode: Mode
+    retention: float
+    execution: Execution | None = None
 
 
 @dataclass(frozen=True, slots=True)

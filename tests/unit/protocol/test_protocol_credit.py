@@ -207,11 +207,24 @@ def test_renewed_allocation_keeps_what_has_gathered() -> None:
     assert window.grant(0.02) == WINDOW_START_BYTES
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan])
-def test_allocation_without_a_rate_is_refused(rate: float) -> None:
+@pytest.mark.parametrize("rate", [-1.0, math.nan])
+def test_allocation_that_is_no_rate_is_refused(rate: float) -> None:
     window = CreditWindow(CreditPolicy(), 0.02)
-    with pytest.raises(LocalProtocolError, match="must be positive"):
+    with pytest.raises(LocalProtocolError, match="must not be negative"):
         window.allocate(rate, 0.0)
+
+
+def test_allocation_of_nothing_withholds_credit_until_there_is_a_rate() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
+    window.allocate(1e6, 0.0)
+    window.allocate(0.0, 0.05)
+    assert window.grant(10.0) == 0
+    assert window.next_grant_at(10.0) is None
+    window.allocate(1e6, 10.0)
+    # What gathered before the pause has lapsed: others had the share.
+    assert window.grant(10.01) == 0
+    assert window.next_grant_at(10.01) == pytest.approx(10.02)
+    assert window.grant(10.02) == pytest.approx(20_000, abs=1)
 
 
 def test_received_bytes_cannot_decrease() -> None:

@@ -71,20 +71,22 @@ class Probe(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Registered(_message.Message):
-    __slots__ = ("server_id", "version", "model", "heartbeat_interval", "initial_credit_bytes", "costs")
+    __slots__ = ("server_id", "version", "model", "heartbeat_interval", "initial_credit_bytes", "costs", "uplink_scheduled")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     INITIAL_CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     COSTS_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_SCHEDULED_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     version: str
     model: _types_pb2.Model
     heartbeat_interval: _duration_pb2.Duration
     initial_credit_bytes: int
     costs: _containers.RepeatedCompositeFieldContainer[_types_pb2.StageCost]
-    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.Model, _Mapping]] = ..., heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., initial_credit_bytes: _Optional[int] = ..., costs: _Optional[_Iterable[_Union[_types_pb2.StageCost, _Mapping]]] = ...) -> None: ...
+    uplink_scheduled: bool
+    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.Model, _Mapping]] = ..., heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., initial_credit_bytes: _Optional[int] = ..., costs: _Optional[_Iterable[_Union[_types_pb2.StageCost, _Mapping]]] = ..., uplink_scheduled: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatAck(_message.Message):
     __slots__ = ("sequence", "queue_s", "costs")
@@ -105,14 +107,18 @@ class ProbeAck(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., arrival_us: _Optional[int] = ...) -> None: ...
 
 class Grant(_message.Message):
-    __slots__ = ("rate_bytes_per_s", "lease", "mode")
+    __slots__ = ("rate_bytes_per_s", "lease", "mode", "session_id", "retention")
     RATE_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_FIELD_NUMBER: _ClassVar[int]
     rate_bytes_per_s: float
     lease: _duration_pb2.Duration
     mode: _types_pb2.Mode
-    def __init__(self, rate_bytes_per_s: _Optional[float] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ...) -> None: ...
+    session_id: str
+    retention: float
+    def __init__(self, rate_bytes_per_s: _Optional[float] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., session_id: _Optional[str] = ..., retention: _Optional[float] = ...) -> None: ...
 
 class DrainNotice(_message.Message):
     __slots__ = ("reason", "retry_after")
@@ -187,7 +193,7 @@ class RequestSummary(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., payload_bytes: _Optional[int] = ..., ttft_s: _Optional[float] = ..., deadline_s: _Optional[float] = ..., outcome: _Optional[str] = ...) -> None: ...
 
 class CloudStatus(_message.Message):
-    __slots__ = ("server_id", "version", "model", "agents", "contexts", "context_bytes", "context_budget_bytes", "sessions", "queue_s", "draining")
+    __slots__ = ("server_id", "version", "model", "agents", "contexts", "context_bytes", "context_budget_bytes", "sessions", "queue_s", "draining", "uplinks")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -198,6 +204,7 @@ class CloudStatus(_message.Message):
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_S_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    UPLINKS_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     version: str
     model: _types_pb2.Model
@@ -208,20 +215,41 @@ class CloudStatus(_message.Message):
     sessions: int
     queue_s: float
     draining: bool
-    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.Model, _Mapping]] = ..., agents: _Optional[_Iterable[_Union[AgentStatus, _Mapping]]] = ..., contexts: _Optional[int] = ..., context_bytes: _Optional[int] = ..., context_budget_bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., queue_s: _Optional[float] = ..., draining: _Optional[bool] = ...) -> None: ...
+    uplinks: _containers.RepeatedCompositeFieldContainer[UplinkStatus]
+    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.Model, _Mapping]] = ..., agents: _Optional[_Iterable[_Union[AgentStatus, _Mapping]]] = ..., contexts: _Optional[int] = ..., context_bytes: _Optional[int] = ..., context_budget_bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., queue_s: _Optional[float] = ..., draining: _Optional[bool] = ..., uplinks: _Optional[_Iterable[_Union[UplinkStatus, _Mapping]]] = ...) -> None: ...
+
+class UplinkStatus(_message.Message):
+    __slots__ = ("group", "capacity_bytes_per_s", "granted_bytes_per_s", "requests", "late")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    capacity_bytes_per_s: float
+    granted_bytes_per_s: float
+    requests: int
+    late: int
+    def __init__(self, group: _Optional[str] = ..., capacity_bytes_per_s: _Optional[float] = ..., granted_bytes_per_s: _Optional[float] = ..., requests: _Optional[int] = ..., late: _Optional[int] = ...) -> None: ...
 
 class AgentStatus(_message.Message):
-    __slots__ = ("agent_id", "heartbeat_age_s", "goodput_bytes_per_s", "last_mode", "requests_in_flight", "modes")
+    __slots__ = ("agent_id", "heartbeat_age_s", "goodput_bytes_per_s", "last_mode", "requests_in_flight", "modes", "uplink_group", "granted_bytes_per_s", "granted_mode")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_AGE_S_FIELD_NUMBER: _ClassVar[int]
     GOODPUT_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     LAST_MODE_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     MODES_FIELD_NUMBER: _ClassVar[int]
+    UPLINK_GROUP_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_MODE_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     heartbeat_age_s: float
     goodput_bytes_per_s: float
     last_mode: _types_pb2.Mode
     requests_in_flight: int
     modes: _containers.RepeatedScalarFieldContainer[_types_pb2.Mode]
-    def __init__(self, agent_id: _Optional[str] = ..., heartbeat_age_s: _Optional[float] = ..., goodput_bytes_per_s: _Optional[float] = ..., last_mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., requests_in_flight: _Optional[int] = ..., modes: _Optional[_Iterable[_Union[_types_pb2.Mode, str]]] = ...) -> None: ...
+    uplink_group: str
+    granted_bytes_per_s: float
+    granted_mode: _types_pb2.Mode
+    def __init__(self, agent_id: _Optional[str] = ..., heartbeat_age_s: _Optional[float] = ..., goodput_bytes_per_s: _Optional[float] = ..., last_mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., requests_in_flight: _Optional[int] = ..., modes: _Optional[_Iterable[_Union[_types_pb2.Mode, str]]] = ..., uplink_group: _Optional[str] = ..., granted_bytes_per_s: _Optional[float] = ..., granted_mode: _Optional[_Union[_types_pb2.Mode, str]] = ...) -> None: ...

@@ -68,18 +68,20 @@ class Open(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., context_hash: _Optional[bytes] = ..., context_tokens: _Optional[int] = ..., question: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., expected_payload_bytes: _Optional[int] = ..., round_trip_us: _Optional[int] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("mode", "retention", "payload_bytes", "expected_quality", "edge_s")
+    __slots__ = ("mode", "retention", "payload_bytes", "expected_quality", "edge_s", "execution")
     MODE_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_QUALITY_FIELD_NUMBER: _ClassVar[int]
     EDGE_S_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_FIELD_NUMBER: _ClassVar[int]
     mode: _types_pb2.Mode
     retention: float
     payload_bytes: int
     expected_quality: float
     edge_s: float
-    def __init__(self, mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., payload_bytes: _Optional[int] = ..., expected_quality: _Optional[float] = ..., edge_s: _Optional[float] = ...) -> None: ...
+    execution: _types_pb2.Execution
+    def __init__(self, mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., payload_bytes: _Optional[int] = ..., expected_quality: _Optional[float] = ..., edge_s: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("offset", "data", "checksum")
@@ -116,16 +118,24 @@ class Cancel(_message.Message):
     def __init__(self) -> None: ...
 
 class Accepted(_message.Message):
-    __slots__ = ("context_state", "resume_offset", "credit_bytes", "queue_s")
+    __slots__ = ("context_state", "resume_offset", "credit_bytes", "queue_s", "granted_bytes_per_s", "recommended_mode", "recommended_retention", "recommended_execution")
     CONTEXT_STATE_FIELD_NUMBER: _ClassVar[int]
     RESUME_OFFSET_FIELD_NUMBER: _ClassVar[int]
     CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUEUE_S_FIELD_NUMBER: _ClassVar[int]
+    GRANTED_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_MODE_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_RETENTION_FIELD_NUMBER: _ClassVar[int]
+    RECOMMENDED_EXECUTION_FIELD_NUMBER: _ClassVar[int]
     context_state: _types_pb2.ContextState
     resume_offset: int
     credit_bytes: int
     queue_s: float
-    def __init__(self, context_state: _Optional[_Union[_types_pb2.ContextState, str]] = ..., resume_offset: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., queue_s: _Optional[float] = ...) -> None: ...
+    granted_bytes_per_s: float
+    recommended_mode: _types_pb2.Mode
+    recommended_retention: float
+    recommended_execution: _types_pb2.Execution
+    def __init__(self, context_state: _Optional[_Union[_types_pb2.ContextState, str]] = ..., resume_offset: _Optional[int] = ..., credit_bytes: _Optional[int] = ..., queue_s: _Optional[float] = ..., granted_bytes_per_s: _Optional[float] = ..., recommended_mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., recommended_retention: _Optional[float] = ..., recommended_execution: _Optional[_Union[_types_pb2.Execution, str]] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("credit_bytes",)
