@@ -41,7 +41,7 @@ from scout_core.evaluation.policy_study import (
     run_study,
     variants,
 )
-from scout_core.evaluation.policy_summary import LinkOutcomes, Ratio, cells, ratios, rows
+from scout_core.evaluation.policy_summary import ALL, LinkOutcomes, Ratio, cells, ratios, rows
 from scout_core.evaluation.policy_workload import PAPER_WORKLOAD, Workload
 from scout_core.models.bundled import profile_file
 from scout_core.models.profile import read_profile
@@ -161,10 +161,11 @@ def _document(
 def _print(
     plan: StudyPlan, results: Sequence[LinkOutcomes], calibration: Sequence[CalibrationRow]
 ) -> None:
-    console = Console()
+    console, found = Console(), ratios(results)
     for pair in plan.pairs:
-        mine = [result for result in results if result.pair == pair.name]
-        console.print(_ratio_table(f"{pair.name} (quality: {pair.quality_name})", ratios(mine)))
+        title = f"{pair.name} (quality: {pair.quality_name})"
+        console.print(_ratio_table(title, [ratio for ratio in found if ratio.pair == pair.name]))
+    console.print(_ratio_table("all pairs", [ratio for ratio in found if ratio.pair == ALL]))
     short = [cell for cell in cells(results) if not cell.reached]
     console.print(f"Cells in which ours is below the best fixed mode: {len(short)}")
     for cell in short:

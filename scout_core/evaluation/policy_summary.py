@@ -117,7 +117,7 @@ def ratio_interval(
 class Ratio:
     """One policy's sums over the oracle's, over the same requests.
 
-    ``tech_class`` is ``all`` for all links together; intervals are 95 %, paired by link.
+    ``pair`` and ``tech_class`` are ``all`` for all together; intervals are 95 %, paired by link.
     """
 
     policy: str
@@ -138,18 +138,19 @@ ALL: Final = "all"
 
 
 def ratios(results: Sequence[LinkOutcomes], seed: int = 0) -> list[Ratio]:
-    """Every policy against the oracle, per class and overall."""
+    """Every policy against the oracle, per pair and class, and overall."""
     random = np.random.default_rng(seed)
     oracle = {(r.pair, r.link): r for r in results if r.policy == ORACLE}
     groups: dict[tuple[str, str, str], list[LinkOutcomes]] = defaultdict(list)
     for result in results:
-        groups[result.policy, result.pair, ALL].append(result)
-        groups[result.policy, result.pair, result.tech_class].append(result)
+        for pair in (result.pair, ALL):
+            groups[result.policy, pair, ALL].append(result)
+            groups[result.policy, pair, result.tech_class].append(result)
     found: list[Ratio] = []
     for (policy, pair, tech_class), members in sorted(groups.items()):
         met = np.array([_total(member, "met") for member in members])
         utility = np.array([_total(member, "utility") for member in members])
-        best = [oracle[pair, member.link] for member in members]
+        best = [oracle[member.pair, member.link] for member in members]
         best_met = np.array([_total(member, "met") for member in best])
         best_utility = np.array([_total(member, "utility") for member in best])
         requests = sum(len(member.outcomes) for member in members)

@@ -45,7 +45,9 @@ def test_utility_counts_quality_only_in_time() -> None:
 
 
 def test_ratios_are_of_sums_over_the_same_links() -> None:
-    found = {(ratio.policy, ratio.tech_class): ratio for ratio in ratios(results())}
+    every = ratios(results())
+    found = {(ratio.policy, ratio.tech_class): ratio for ratio in every if ratio.pair == "pair"}
+    assert {ratio.pair for ratio in every} == {"pair", "all"}
     assert found["ours", "all"].utility_ratio == pytest.approx(1.8 / 1.9)
     assert found["ours", "LTE"].compliance_ratio == 1.0
     assert found["tokens", "all"].utility_ratio == 0.0
