@@ -11,6 +11,7 @@ from scout_core.codec.base import (
     checked_kv,
     not_finite,
 )
+from scout_core.codec.finite import is_finite
 from scout_core.geometry import KvGeometry
 
 
@@ -24,7 +25,7 @@ class RawBf16Codec:
     def encode(self, kv: torch.Tensor) -> bytes:
         """See ``KvCodec.encode``."""
         exact = checked_kv(kv)
-        if not _is_finite(exact):
+        if not is_finite(exact):
             raise not_finite(self.name)
         return exact.view(torch.uint8).numpy().tobytes()
 
@@ -34,7 +35,7 @@ class RawBf16Codec:
         """See ``KvCodec.decode``."""
         check_payload_bytes(self, len(payload), geometry, positions)
         kv = torch.frombuffer(bytearray(payload), dtype=torch.bfloat16)
-        if not _is_finite(kv):
+        if not is_finite(kv):
             raise not_finite(self.name)
         return kv.view(geometry.shape(positions))
 
@@ -42,9 +43,3 @@ class RawBf16Codec:
         """See ``KvCodec.encoded_bytes``; exact."""
         check_positions(positions)
         return geometry.bf16_bytes(positions)
-
-
-def _is_finite(kv: torch.Tensor) -> bool:
-    """Whether no exponent is all ones (far cheaper than arithmetic on bf16)."""
-    exponents = kv.view(torch.int16) & 0x7F80
-    return not bool((exponents == 0x7F80).any())

@@ -4,7 +4,7 @@ Owns the payload of the transform codec; the artefact is ``transform_basis``. Ke
 to before their rotary embedding, so the codec has to be told the absolute position of every cached
 row: it is bound to positions (``TransformCodec.at``) before it is used, unlike the other codecs.
 One step for all coefficients is reverse water-filling, since the basis scales them to equal
-importance; coefficients that vary less than an eighth of the step are not sent.
+importance; coefficients that vary less than a quarter of the step are not sent.
 
 The first positions of a context are attention sinks: far from all other rows, and every later token
 feels an error in them. Where they equal the calibrated ones (the chat template's first tokens) they
@@ -38,6 +38,7 @@ from scout_core.codec.base import (
     not_finite,
 )
 from scout_core.codec.compiled import compiled, default_threads, run_sliced
+from scout_core.codec.finite import is_finite
 from scout_core.codec.int8_groups import Int8GroupsCodec
 from scout_core.codec.rans import STATE_BYTES, decode_symbols, encode_symbols
 from scout_core.codec.rotary import Rotation
@@ -91,9 +92,9 @@ class TransformCodec:
         """See ``KvCodec.encode``; also refuses another geometry or position count."""
         exact = checked_kv(kv)
         self._check(geometry_of(exact), exact.shape[3])
-        rows = self._rows(exact.float())
-        if not bool(torch.isfinite(rows).all()):
+        if not is_finite(exact):
             raise not_finite(self.name)
+        rows = self._rows(exact.float())
         step = _step(self.basis, self.level)
         flags = self._sink_flags(rows, step)
         rows -= self._means(flags)
