@@ -58,15 +58,17 @@ EXPERTS: Final[tuple[Expert, ...]] = (
 LAGS_S: Final = (0.2, 0.7, 1.7, 4.0, 9.0, 25.0)
 LOG_LAGS: Final = tuple(math.log(lag_s) for lag_s in LAGS_S)
 SHARES: Final[tuple[tuple[float, ...], ...]] = (
-    (0.586, 0.209, 0.117, 0.039, 0.013, 0.006, 0.002, 0.025, 0.002),
-    (0.451, 0.170, 0.220, 0.068, 0.033, 0.009, 0.007, 0.038, 0.005),
-    (0.246, 0.217, 0.173, 0.137, 0.089, 0.006, 0.021, 0.100, 0.011),
-    (0.150, 0.178, 0.173, 0.118, 0.140, 0.005, 0.013, 0.208, 0.014),
-    (0.086, 0.185, 0.140, 0.087, 0.170, 0.017, 0.048, 0.245, 0.023),
-    (0.056, 0.112, 0.168, 0.026, 0.204, 0.008, 0.124, 0.222, 0.080),
+    (0.702, 0.071, 0.163, 0.031, 0.010, 0.008, 0.002, 0.011, 0.002),
+    (0.492, 0.158, 0.169, 0.057, 0.072, 0.002, 0.007, 0.039, 0.004),
+    (0.300, 0.179, 0.188, 0.110, 0.110, 0.002, 0.013, 0.084, 0.014),
+    (0.193, 0.153, 0.175, 0.113, 0.135, 0.003, 0.030, 0.180, 0.018),
+    (0.121, 0.152, 0.165, 0.078, 0.152, 0.028, 0.063, 0.220, 0.020),
+    (0.055, 0.152, 0.165, 0.011, 0.110, 0.060, 0.103, 0.282, 0.062),
 )
 """Row: a lag; column: an expert. Maximum likelihood (EM) over the dev traces, each technology class
-weighted equally; printed by ``scout eval policy --fit-shares``."""
+weighted equally; printed by ``scout eval policy --fit-shares`` (to 0.02: the sizes that are sent
+depend on the table in force). Fitted on half of each class and judged on the other half, coverage
+at 90 % was 0.889 to 0.916 in every class."""
 
 EVIDENCE_OF_THE_FIT: Final = 12.0
 """The fitted shares count as so many judged stretches against the link's own."""
