@@ -31,11 +31,11 @@ from scout_core.modes import ModelFingerprint
 
 RIDGE: Final = 0.02
 """Share of each head's mean importance mixed into M: keeps it invertible and forgives sampling."""
-FINEST_STEP_DEVIATIONS: Final = 0.03
+FINEST_STEP_DEVIATIONS: Final = 0.015
 """Step of level 0, in root mean square deviations of the coefficients."""
 PRIOR_SYMBOLS: Final = 300
 """Weight of the Laplace prior against counted symbols, in each entropy model."""
-COUNTED_LEVELS: Final = (6, 10, 14, 18)
+COUNTED_LEVELS: Final = (4, 10, 14, 18, 22)
 SMALLEST_SHARE: Final = 1e-9
 
 
