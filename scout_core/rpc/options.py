@@ -15,6 +15,8 @@ MAX_CHUNK_BYTES: Final = MIB
 MAX_MESSAGE_BYTES: Final = 4 * MIB
 """Cap for every message in both directions; the sender fails first, before bytes cross the link."""
 
+CONNECT_TIMEOUT_MS: Final = 5_000
+
 IntegerOption = tuple[str, int]
 
 
@@ -60,7 +62,9 @@ def channel_options(role: ChannelRole) -> list[tuple[str, int | str]]:
     options.append(("grpc.use_local_subchannel_pool", 1))
     # Reconnect at once after a drop: the payload waits for it.
     options.append(("grpc.initial_reconnect_backoff_ms", 200))
-    options.append(("grpc.min_reconnect_backoff_ms", 200))
+    # In spite of its name the time that one attempt may take, handshake and first settings
+    # included: three round trips, behind whatever waits in a slow link's queue.
+    options.append(("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS))
     options.append(("grpc.max_reconnect_backoff_ms", 2_000))
     return options
 
