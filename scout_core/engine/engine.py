@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from scout_core.engine.attention import AttentionObserver
 from scout_core.engine.decoding import Decoder
 from scout_core.engine.detokenizer import Detokenizer
 from scout_core.engine.forward_pass import Stack
@@ -261,13 +262,25 @@ class Engine:
         Raises:
             ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
         """
+        rows = QuestionRows(self.layers, self.heads, cache.length, self._stack.device)
+        self.observe(cache, tail_tokens, rows)
+        rows.count(len(tail_tokens))
+        return rows.mean.cpu()
+
+    def observe(
+        self, cache: KvCache, tail_tokens: Sequence[int], observer: AttentionObserver
+    ) -> None:
+        """Runs a tail after the cached positions and shows the observer every layer's attention.
+
+        Long tails come in several blocks, in order. The cache is not changed.
+
+        Raises:
+            ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
+        """
         ids = self._checked(tail_tokens, cache.next_position)
         fork = cache.fork()
-        rows = QuestionRows(self.layers, self.heads, cache.length, self._stack.device)
         for block in self._blocks(ids, cache.next_position):
-            self._append(fork, block, rows)
-            rows.count(block.shape[0])
-        return rows.mean.cpu()
+            self._append(fork, block, observer)
 
     def _logits_after(self, cache: KvCache, tokens: Sequence[int]) -> torch.Tensor:
         """Appends tokens in aligned blocks; logits ``[vocabulary]`` in float32 after the last."""
@@ -287,7 +300,7 @@ class Engine:
             done += block.shape[0]
 
     def _append(
-        self, cache: KvCache, ids: torch.Tensor, observer: QuestionRows | None = None
+        self, cache: KvCache, ids: torch.Tensor, observer: AttentionObserver | None = None
     ) -> torch.Tensor:
         stop = cache.next_position + ids.shape[0]
         with torch.no_grad():

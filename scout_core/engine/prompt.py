@@ -97,6 +97,15 @@ class PromptTemplate:
         asked = self._encode_untrusted(f"{QUESTION_HEADING}{question}{cue}")
         return (*asked.ids, *self._closing)
 
+    def plain_tokens(self, text: str) -> tuple[int, ...]:
+        """Token ids of untrusted text: never a control token."""
+        return tuple(self._encode_untrusted(text).ids)
+
+    def opened_tokens(self, opening: str, text: str) -> tuple[int, ...]:
+        """``plain_tokens`` after a control token of this tokenizer, e.g. ``<|im_start|>``."""
+        opened = self._trusted.encode(opening, add_special_tokens=False).ids
+        return (*opened, *self.plain_tokens(text))
+
     def _encode_context(self, text: str) -> Encoding:
         if not text.strip():
             raise EmptyInputError("The context is empty; give a text to ask about.")

@@ -69,12 +69,23 @@ def adapter_file(model: BundledModel) -> Path | None:
     Raises:
         UnknownModelError: the registry names a file that this installation lacks.
     """
-    if model.adapter is None:
-        return None
-    path = ADAPTERS / model.adapter
+    return None if model.adapter is None else _shipped(model, model.adapter)
+
+
+def readout_file(model: BundledModel) -> Path | None:
+    """The trained scout's readout, or None for a model that scores by its heads.
+
+    Raises:
+        UnknownModelError: the registry names a file that this installation lacks.
+    """
+    return None if model.readout is None else _shipped(model, model.readout)
+
+
+def _shipped(model: BundledModel, name: str) -> Path:
+    path = ADAPTERS / name
     if not path.is_file():
         raise UnknownModelError(
-            f"This installation lacks the adapter {model.adapter} of bundled:{model.name}; "
+            f"This installation lacks the file {name} of bundled:{model.name}; "
             "install scout-kv again.",
             model=model.name,
         )

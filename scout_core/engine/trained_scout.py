@@ -1,0 +1,122 @@
+"""The trained scout: question before and after the passage, attention and word overlap read out.
+
+Owns the scout's own prompt and the collection of its attention. The question stands before the
+passage as well, so the cache depends on it and is not worth keeping. One pass, memory linear in
+the passage: only the question's rows are scored.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+
+from scout_core.engine.engine import Engine
+from scout_core.engine.kv_cache import KvCache
+from scout_core.engine.scoring import ScoredContext, ScoutContext
+from scout_core.errors import EmptyInputError, ProfileError
+from scout_core.selection.lexical import FEATURES, features
+from scout_core.selection.readout import Readout, lexical_channels, standardised
+
+TRAINED: Final = "trained_scout"
+OPENING: Final = "<|im_start|>"
+"""Control token that opens the scout's prompt; the rest is plain, untrusted text."""
+
+
+def pieces_of(text: str, spans: tuple[tuple[int, int], ...]) -> list[str]:
+    """The text of every token; joined they are ``text`` up to the last token's end."""
+    pieces: list[str] = []
+    done = 0
+    for _, end in spans:
+        pieces.append(text[done:end])
+        done = max(done, end)
+    return pieces
+
+
+class _QuestionAttention:
+    """Log-attention of the tail's rows over the passage: mean over rows, and the last row."""
+
+    def __init__(self, start: int, count: int) -> None:
+        self._columns = slice(start, start + count)
+        self._sums: dict[int, torch.Tensor] = {}
+        self._last: dict[int, torch.Tensor] = {}
+
+    def observe(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        scaling: float,
+        mask: torch.Tensor | None,
+    ) -> None:
+        """Adds the rows of one layer; ``mask`` matters only among the tail's own columns."""
+        del mask
+        heads, rows, head_dim = query.shape
+        kept = key[:, self._columns].float()
+        folded = query.float().reshape(kept.shape[0], -1, head_dim)
+        logs = ((folded @ kept.transpose(1, 2)) * scaling).log_softmax(-1).view(heads, rows, -1)
+        total = logs.logsumexp(1)
+        before = self._sums.get(layer)
+        self._sums[layer] = total if before is None else torch.logaddexp(before, total)
+        self._last[layer] = logs[:, -1]
+
+    def channels(self, rows: int) -> torch.Tensor:
+        """``[layers · 2 · heads, n]`` in the readout's order."""
+        shift = torch.log(torch.tensor(float(rows)))
+        blocks: list[torch.Tensor] = []
+        for layer in sorted(self._sums):
+            blocks += [self._sums[layer] - shift.to(self._sums[layer].device), self._last[layer]]
+        return torch.cat(blocks)
+
+
+class TrainedScorer:
+    """A ``ScoutScorer`` for an engine whose adapter and readout were trained together.
+
+    Raises:
+        ProfileError: the readout was trained for another shape of model.
+    """
+
+    def __init__(self, engine: Engine, readout: Readout) -> None:
+        wanted = engine.layers * engine.heads * 2 + 2 * len(FEATURES)
+        if readout.channels != wanted:
+            raise ProfileError(
+                f"The readout has {readout.channels} channels, {engine.name} gives {wanted}; "
+                "it was trained for another model.",
+            )
+        self._engine = engine
+        self._readout = readout
+
+    @property
+    def selector_name(self) -> str:
+        return TRAINED
+
+    def score(
+        self, context: ScoutContext, question: str, prefix: KvCache | None = None
+    ) -> ScoredContext:
+        """See ``ScoutScorer``; a prefix has no question before the passage and is not used.
+
+        Raises:
+            EmptyInputError: no context tokens, or a blank question.
+            ContextTooLongError: more than the scout's window.
+        """
+        del prefix
+        if not context.tokens:
+            raise EmptyInputError("The context is empty; give a text to ask about.")
+        if not question.strip():
+            raise EmptyInputError("The question is empty; ask something.")
+        engine = self._engine
+        head = engine.prompt.opened_tokens(OPENING, f"Question: {question}\nPassage:\n")
+        tail = engine.prompt.plain_tokens(f"\n\nQuestion: {question}\n")
+        count = len(context.tokens)
+        cache = engine.new_cache(len(head) + count + len(tail))
+        engine.prefill(cache, (*head, *context.tokens))
+        attention = _QuestionAttention(len(head), count)
+        engine.observe(cache, tail, attention)
+        spans = engine.prompt.context_spans(context.text)[:count]
+        table = torch.from_numpy(features(pieces_of(context.text, spans), question)).T[None]
+        valid = torch.ones((1, count), dtype=torch.bool)
+        seen = standardised(attention.channels(len(tail)).cpu()[None], valid[:, None])
+        channels = torch.cat((seen, lexical_channels(table, valid[:, None])), dim=1)
+        with torch.no_grad():
+            scores = self._readout.scores(channels, valid)[0]
+        return ScoredContext(scores, TRAINED)

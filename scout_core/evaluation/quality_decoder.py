@@ -1,0 +1,201 @@
+"""A batched decoder for studies: Llama-family layers in plain torch, with attention in the open.
+
+Owns the arithmetic that evaluation and training need and a serving engine does not offer: many
+questions in one batch, one selection per row, any attention mask, weights that carry gradients.
+It knows nothing of files, tokenizers or adapters; weights come in as stacks over layers.
+
+Supports what Llama, Mistral and SmolLM2 have in common: RMSNorm, rotary positions over the whole
+head, grouped-query attention, SwiGLU, tied or untied embeddings, no biases. The test
+``test_decoder_equals_transformers`` compares it with the engine's model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PROJECTIONS = (
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+)
+NORMS = ("input_layernorm", "post_attention_layernorm")
+
+Observer = Callable[[int, Tensor, Tensor], None]
+"""Called per layer with (layer, queries [B, heads, L, D], keys [B, kv_heads, Lk, D]), rotated."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """Sizes of a Llama-family decoder."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope_theta: float
+    norm_epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderWeights:
+    """Weights as lists over layers: ``layer[name][i]`` is ``[out, in]`` (or ``[hidden]``)."""
+
+    layer: Mapping[str, tuple[Tensor, ...]]
+    embedding: Tensor
+    output: Tensor
+    final_norm: Tensor
+
+
+@dataclass(slots=True)
+class KeyValues:
+    """A batch's cache: per layer keys and values ``[B, kv_heads, capacity, D]``, rotated keys.
+
+    The first ``filled`` columns hold something; a pass writes behind them.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    filled: int
+
+    def with_room(self, columns: Tensor | None, room: int) -> KeyValues:
+        """A copy of ``columns`` [B, k] (None: all filled ones) with ``room`` free columns."""
+
+        def copied(tensor: Tensor) -> Tensor:
+            if columns is None:
+                kept = tensor[:, :, : self.filled]
+            else:
+                wide = columns[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
+                kept = tensor.gather(2, wide)
+            return functional.pad(kept, (0, 0, 0, room))
+
+        filled = self.filled if columns is None else columns.shape[1]
+        return KeyValues([copied(k) for k in self.keys], [copied(v) for v in self.values], filled)
+
+    def rows(self, index: Tensor) -> KeyValues:
+        """Batch rows ``index``."""
+        keys, values = [k[index] for k in self.keys], [v[index] for v in self.values]
+        return KeyValues(keys, values, self.filled)
+
+
+def stacked_weights(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Per projection and norm one tensor over layers ``[layers, …]``, from Hugging Face names."""
+    return {
+        name: torch.stack([state[f"model.layers.{i}.{name}.weight"] for i in range(layers)])
+        for name in (*PROJECTIONS, *NORMS)
+    }
+
+
+def _rotary(shape: DecoderShape, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    half = torch.arange(0, shape.head_dim, 2, device=positions.device, dtype=torch.float32)
+    frequencies = 1.0 / (shape.rope_theta ** (half / shape.head_dim))
+    angles = positions.float()[:, None, :, None] * frequencies
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    low, high = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-high, low), dim=-1) * sin
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, run: Pass) -> Tensor:
+    """Attention output ``[B, L, heads · D]``; with a mask the query groups become rows."""
+    batch, heads, rows, head_dim = query.shape
+    mask = run.mask
+    if mask is None:
+        out = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=run.causal, enable_gqa=True, dropout_p=run.dropout
+        )
+    else:
+        kv_heads = key.shape[1]
+        folded = query.reshape(batch, kv_heads, heads // kv_heads * rows, head_dim)
+        tiled = mask if mask.shape[2] == 1 else mask.repeat(1, 1, heads // kv_heads, 1)
+        out = functional.scaled_dot_product_attention(folded, key, value, attn_mask=tiled)
+        out = out.reshape(batch, heads, rows, head_dim)
+    return out.transpose(1, 2).reshape(batch, rows, heads * head_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one forward pass attends to.
+
+    ``mask`` is bool ``[B, 1, L or 1, past + L]`` (True attends) or None; without a mask attention
+    is causal (no past) or, with ``causal=False``, unrestricted. ``past`` is written in place.
+    """
+
+    positions: Tensor
+    mask: Tensor | None = None
+    past: KeyValues | None = None
+    causal: bool = True
+    keep_cache: bool = False
+    observe: Observer | None = None
+    dropout: float = 0.0
+    """Of attention weights; in training only."""
+    stop_after_scores: bool = False
+    """End the last layer once its attention was observed: its output is not needed."""
+
+
+def hidden_states(
+    weights: DecoderWeights, shape: DecoderShape, x: Tensor, run: Pass
+) -> tuple[Tensor, KeyValues]:
+    """Run embedded tokens ``x`` [B, L, hidden] through every layer of ``weights``.
+
+    Returns:
+        the last layer's output before the final norm, and a cache of these L columns (empty
+        unless ``run.keep_cache``). The caller moves ``past.filled`` on.
+    """
+    cos, sin = _rotary(shape, run.positions, x.dtype)
+    cache = KeyValues([], [], x.shape[1])
+    depth = len(weights.layer[PROJECTIONS[0]])
+    for index in range(depth):
+        part = {name: tensors[index] for name, tensors in weights.layer.items()}
+        normed = functional.rms_norm(x, (x.shape[-1],), part[NORMS[0]], shape.norm_epsilon)
+        query = _split(functional.linear(normed, part[PROJECTIONS[0]]), shape.heads)
+        key = _split(functional.linear(normed, part[PROJECTIONS[1]]), shape.kv_heads)
+        query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
+        if run.stop_after_scores and index == depth - 1:
+            if run.observe is not None:
+                run.observe(index, query, key)
+            return x, cache
+        value = _split(functional.linear(normed, part[PROJECTIONS[2]]), shape.kv_heads)
+        if run.past is not None:
+            key = _appended(run.past.keys[index], key, run.past.filled)
+            value = _appended(run.past.values[index], value, run.past.filled)
+        if run.keep_cache:
+            cache.keys.append(key)
+            cache.values.append(value)
+        if run.observe is not None:
+            run.observe(index, query, key)
+        attended = _attend(query, key, value, run)
+        x = x + functional.linear(attended, part[PROJECTIONS[3]])
+        normed = functional.rms_norm(x, (x.shape[-1],), part[NORMS[1]], shape.norm_epsilon)
+        gate = functional.silu(functional.linear(normed, part[PROJECTIONS[4]]))
+        up = functional.linear(normed, part[PROJECTIONS[5]])
+        x = x + functional.linear(gate * up, part[PROJECTIONS[6]])
+    return x, cache
+
+
+def _appended(buffer: Tensor, columns: Tensor, filled: int) -> Tensor:
+    end = filled + columns.shape[2]
+    buffer[:, :, filled:end] = columns
+    return buffer[:, :, :end]
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """``[B, L, heads · D]`` to ``[B, heads, L, D]``."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def logits_of(weights: DecoderWeights, shape: DecoderShape, x: Tensor) -> Tensor:
+    """Vocabulary logits of hidden states ``[…, hidden]``."""
+    normed = functional.rms_norm(x, (x.shape[-1],), weights.final_norm, shape.norm_epsilon)
+    return functional.linear(normed, weights.output)

@@ -1,0 +1,149 @@
+"""What every training script shares: base model, workers, figures, training and measuring.
+
+Owns the set-up of a run on one device and the full-context measure of a cloud adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scout_core.evaluation.dataset import Example
+from scout_core.evaluation.metrics import answer_f1, exact_match, normalised, per_question
+from scout_core.evaluation.quality_decoder import DecoderShape
+from scout_core.evaluation.training.adapter import Base, LowRank, average_of
+from scout_core.evaluation.training.base_weights import load_base, ready_model
+from scout_core.evaluation.training.cloud import (
+    Feeder,
+    Mixture,
+    Pointer,
+    Row,
+    answer_row,
+    batch_loss,
+)
+from scout_core.evaluation.training.corpus import Item, item_of
+from scout_core.evaluation.training.prompts import Prompter
+from scout_core.evaluation.training.selection_study import Bench
+from scout_core.evaluation.training.trainer import Schedule, optimise
+
+RANK = 24
+ALPHA = 48.0
+
+
+def note(text: str) -> None:
+    """Progress, to stderr."""
+    sys.stderr.write(f"[{time.perf_counter():8.1f}] {text}\n")
+    sys.stderr.flush()
+
+
+@dataclass(slots=True)
+class Visit:
+    """What every step of a visit needs."""
+
+    base: Base
+    shape: DecoderShape
+    prompter: Prompter
+    data: Path
+    out: Path
+    pool: ProcessPoolExecutor
+    stop: int
+    figures: dict[str, Any]
+
+    def items(self, examples: Sequence[Example]) -> list[Item]:
+        make = partial(item_of, prompter=self.prompter)
+        return list(self.pool.map(make, examples, chunksize=32))
+
+
+def open_visit(base: Path, data: Path, out: Path) -> Visit:
+    """Start workers before the GPU is touched, then load the base model."""
+    pool = ProcessPoolExecutor(12, mp_context=get_context("fork"))
+    pool.submit(int, 1).result()
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    weights, shape, prompter = load_base(base, device)
+    out.mkdir(parents=True, exist_ok=True)
+    return Visit(weights, shape, prompter, data, out, pool, prompter.ids("<|im_end|>")[0], {})
+
+
+def train_cloud(
+    visit: Visit,
+    feeder: Feeder,
+    schedule: Schedule,
+    start: LowRank,
+    pointer: Pointer | None = None,
+) -> LowRank:
+    """Train ``start`` (and ``pointer``) in place; returns the adapter's moving average."""
+    average = average_of(start, 0.99)
+    mixture = feeder.mixture
+
+    def loss_at(_: int) -> Tensor:
+        return batch_loss(visit.base, visit.shape, (start, pointer), feeder.batch(), mixture)
+
+    extra = [] if pointer is None else [pointer.weights]
+    outcome = optimise(
+        [*start.parameters(), *extra],
+        loss_at,
+        schedule,
+        lambda: average.update(start),
+    )
+    note(f"trained {outcome.steps} steps in {outcome.seconds:.0f} s: {outcome.losses}")
+    visit.figures.setdefault("runs", []).append(asdict(outcome))
+    return average.shadow
+
+
+def measure(visit: Visit, adapter: LowRank | None, items: Sequence[Item], name: str) -> float:
+    """Full-context F1 and EM by source, and what happens to unanswerable questions."""
+    model = ready_model(visit.base, visit.shape, adapter, visit.stop)
+    bench = Bench(model, visit.prompter, items)
+    whole = [list(range(len(item.context))) for item in items]
+    texts = bench.answers({"full": whole})["full"]
+    golds = [item.answers for item in items]
+    f1 = per_question(answer_f1, texts, golds)
+    em = per_question(exact_match, texts, golds)
+    report: dict[str, Any] = {}
+    for source in sorted({item.source for item in items}):
+        for answerable in (True, False):
+            chosen = [
+                index
+                for index, item in enumerate(items)
+                if item.source == source and bool(item.answers) == answerable
+            ]
+            if chosen:
+                key = source if answerable else f"{source}/unanswerable"
+                report[key] = [len(chosen), float(f1[chosen].mean()), float(em[chosen].mean())]
+    answerable_at = [i for i, item in enumerate(items) if item.answers]
+    refused = np.mean([normalised(texts[i]) == "unanswerable" for i in answerable_at])
+    report["refused_answerable"] = float(refused)
+    report["answerable"] = [len(answerable_at), float(f1[answerable_at].mean())]
+    visit.figures[name] = report
+    note(f"{name}: {json.dumps(report)}")
+    return float(f1[answerable_at].mean())
+
+
+def feeder_of(
+    visit: Visit,
+    pools: Sequence[tuple[float, Sequence[Item]]],
+    long_items: Sequence[Item],
+    chat: Sequence[Row],
+    mixture: Mixture,
+) -> Feeder:
+    share = mixture.sparse_share
+
+    def row_of(item: Item, generator: random.Random) -> Row:
+        return answer_row(item, visit.prompter, generator, share)
+
+    generator = random.Random(1)  # noqa: S311 - a reproducible draw, not a secret
+    return Feeder(pools, long_items, chat, mixture, row_of, generator, [])

@@ -1,0 +1,382 @@
+"""Word overlap between a question and a passage, per context token: features without a model.
+
+Owns the feature table (``FEATURES`` names every column). Works on token texts and a question, so
+that it knows neither tokenizers nor models; costs a fraction of a millisecond per hundred tokens
+in numpy. A trained readout (``scout_core.engine``'s scout scorer) weighs the columns.
+
+Sources: inverse document frequency (Spärck Jones 1972) with the sentences of the passage as the
+documents, BM25 (Robertson & Walker 1994) over those sentences, k1 = 1.2, b = 0.5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[A-Z0-9\"'(\[])|\n+")
+_STOP = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "from",
+        "by",
+        "with",
+        "and",
+        "or",
+        "but",
+        "as",
+        "is",
+        "was",
+        "are",
+        "were",
+        "be",
+        "been",
+        "being",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "he",
+        "she",
+        "they",
+        "them",
+        "his",
+        "her",
+        "their",
+        "i",
+        "you",
+        "we",
+        "who",
+        "whom",
+        "whose",
+        "which",
+        "what",
+        "when",
+        "where",
+        "why",
+        "how",
+        "do",
+        "does",
+        "did",
+        "done",
+        "has",
+        "have",
+        "had",
+        "not",
+        "no",
+        "can",
+        "could",
+        "will",
+        "would",
+        "shall",
+        "should",
+        "may",
+        "might",
+        "must",
+        "than",
+        "then",
+        "there",
+        "here",
+        "so",
+        "if",
+        "into",
+        "over",
+        "under",
+        "about",
+        "after",
+        "before",
+        "between",
+        "during",
+        "out",
+        "up",
+        "down",
+        "off",
+        "more",
+        "most",
+        "other",
+        "some",
+        "such",
+        "only",
+        "own",
+        "same",
+        "too",
+        "very",
+        "also",
+        "just",
+    ]
+)
+_SCALES = (2.0, 5.0, 12.0, 30.0)
+_KINDS = ("who", "when", "where", "which", "why", "how many", "how much", "how", "what")
+_SUFFIXES = ("ing", "edly", "ed", "ies", "es", "ly", "s")
+
+_SHAPES = ("capital", "upper", "digit", "year", "stop", "short", "punctuation", "starts_word")
+FEATURES: tuple[str, ...] = (
+    "match",
+    "match_idf",
+    "stem_match",
+    "bigram_match",
+    *(
+        f"{side}_{signal}_{int(scale)}"
+        for scale in _SCALES
+        for signal in ("match", "idf")
+        for side in ("left", "right")
+    ),
+    *(f"density_{int(scale)}" for scale in _SCALES),
+    "sentence_coverage",
+    "sentence_bm25",
+    "sentence_best",
+    "sentence_first",
+    "neighbour_coverage",
+    "word_idf",
+    "relative_position",
+    "sentence_position",
+    "sentence_length",
+    *_SHAPES,
+    *(f"kind_{kind.replace(' ', '_')}" for kind in _KINDS),
+    "number_wanted_digit",
+    "time_wanted_digit",
+    "person_wanted_capital",
+    "place_wanted_capital",
+    "thing_wanted_capital",
+)
+"""Column names of :func:`features`, in order."""
+
+
+def _stem(word: str) -> str:
+    for suffix in _SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            return word[: -len(suffix)]
+    return word
+
+
+@dataclass(frozen=True, slots=True)
+class _Passage:
+    """A passage cut into words and sentences; every token belongs to one of each (or -1)."""
+
+    words: list[str]
+    stems: list[str]
+    starts: Ints
+    """Character offset of every word."""
+    word_sentence: Ints
+    token_word: Ints
+    token_sentence: Ints
+    token_starts_word: NDArray[np.bool_]
+    sentences: int
+
+
+def sentence_starts(text: str) -> list[int]:
+    """Character offsets at which sentences begin; the first is 0."""
+    return [0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() < len(text))]
+
+
+def token_sentences(pieces: Sequence[str]) -> Ints:
+    """Sentence number of every token, from the texts of the tokens."""
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    bounds = np.array(sentence_starts("".join(pieces)), dtype=np.int64)
+    return np.searchsorted(bounds, np.maximum(ends - 1, 0), side="right") - 1
+
+
+def _cut(pieces: Sequence[str]) -> _Passage:
+    text = "".join(pieces)
+    found = list(_WORD.finditer(text))
+    words = [match.group().lower() for match in found]
+    starts = np.array([match.start() for match in found], dtype=np.int64)
+    ends = np.array([match.end() for match in found], dtype=np.int64)
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
+    token_end = np.cumsum(lengths)
+    last = np.maximum(token_end - 1, 0)
+    bounds = np.array(sentence_starts(text), dtype=np.int64)
+    index = np.searchsorted(starts, last, side="right") - 1
+    inside = (index >= 0) & (last < ends[np.maximum(index, 0)]) if found else index >= 0
+    token_word = np.where(inside, index, -1)
+    begins = inside & (token_end - lengths <= starts[np.maximum(index, 0)]) if found else inside
+    return _Passage(
+        words=words,
+        stems=[_stem(word) for word in words],
+        starts=starts,
+        word_sentence=np.searchsorted(bounds, starts, side="right") - 1,
+        token_word=token_word,
+        token_sentence=np.searchsorted(bounds, last, side="right") - 1,
+        token_starts_word=begins,
+        sentences=len(bounds),
+    )
+
+
+def _decayed(signal: Floats, scale: float) -> Floats:
+    """Left-to-right exponential sum that excludes the position itself."""
+    out = np.zeros_like(signal)
+    keep = float(np.exp(-1.0 / scale))
+    level = 0.0
+    for index, value in enumerate(signal.tolist()):
+        out[index] = level
+        level = level * keep + value
+    return out
+
+
+def _sentence_scores(
+    passage: _Passage, question: frozenset[str], idf: dict[str, float]
+) -> tuple[Floats, Floats]:
+    """Per sentence: share of the question's idf mass it covers, and its BM25 score."""
+    total = sum(idf.get(stem, 0.0) for stem in question) or 1.0
+    counts: list[dict[str, int]] = [{} for _ in range(passage.sentences)]
+    lengths = np.zeros(passage.sentences, dtype=np.float32)
+    for stem, sentence in zip(passage.stems, passage.word_sentence.tolist(), strict=True):
+        lengths[sentence] += 1
+        if stem in question:
+            counts[sentence][stem] = counts[sentence].get(stem, 0) + 1
+    mean_length = float(lengths.mean()) or 1.0
+    coverage = np.zeros(passage.sentences, dtype=np.float32)
+    bm25 = np.zeros(passage.sentences, dtype=np.float32)
+    for sentence, found in enumerate(counts):
+        coverage[sentence] = sum(idf[stem] for stem in found) / total
+        norm = 1.2 * (0.5 + 0.5 * float(lengths[sentence]) / mean_length)
+        bm25[sentence] = sum(idf[s] * 2.2 * c / (c + norm) for s, c in found.items())
+    return coverage, bm25
+
+
+def _idf(passage: _Passage) -> dict[str, float]:
+    holders: dict[str, set[int]] = {}
+    for stem, sentence in zip(passage.stems, passage.word_sentence.tolist(), strict=True):
+        holders.setdefault(stem, set()).add(sentence)
+    count = passage.sentences
+    return {
+        stem: float(np.log(1.0 + (count - len(held) + 0.5) / (len(held) + 0.5)))
+        for stem, held in holders.items()
+    }
+
+
+def question_kind(question: str) -> int:
+    """Index into the question kinds (who, when, …), or -1."""
+    lowered = f" {question.lower()} "
+    for index, kind in enumerate(_KINDS):
+        if f" {kind} " in lowered:
+            return index
+    return -1
+
+
+def _word_signals(passage: _Passage, question: str) -> tuple[Floats, dict[str, float]]:
+    """Per word: match, match × idf, stem match, bigram match, idf; and the idf table."""
+    asked = [match.group().lower() for match in _WORD.finditer(question)]
+    content = {word for word in asked if word not in _STOP}
+    stems = {_stem(word) for word in content}
+    bigrams = set(pairwise(asked))
+    idf = _idf(passage)
+    rows = np.zeros((len(passage.words), 5), dtype=np.float32)
+    for index, (word, stem) in enumerate(zip(passage.words, passage.stems, strict=True)):
+        weight = idf[stem]
+        hit = stem in stems
+        following = passage.words[index + 1] if index + 1 < len(passage.words) else ""
+        before = passage.words[index - 1] if index else ""
+        paired = (word, following) in bigrams or (before, word) in bigrams
+        rows[index] = (word in content, hit * weight, hit, paired, weight)
+    return rows, idf
+
+
+def _shapes(pieces: Sequence[str], passage: _Passage) -> Floats:
+    out = np.zeros((len(pieces), len(_SHAPES)), dtype=np.float32)
+    for index, piece in enumerate(pieces):
+        bare = piece.strip()
+        word = int(passage.token_word[index])
+        text = passage.words[word] if word >= 0 else ""
+        out[index] = (
+            bare[:1].isupper(),
+            len(bare) > 1 and bare.isupper(),
+            any(character.isdigit() for character in bare),
+            text.isdigit() and len(text) == 4,
+            text in _STOP,
+            len(text) <= 2,
+            word < 0,
+            passage.token_starts_word[index],
+        )
+    return out
+
+
+def _near(signals: Floats) -> Floats:
+    """Decayed sums of match and idf on both sides and of everything, per word."""
+    columns: list[Floats] = []
+    densities: list[Floats] = []
+    for scale in _SCALES:
+        for column in (2, 1):
+            signal = signals[:, column]
+            columns.append(_decayed(signal, scale))
+            columns.append(_decayed(signal[::-1], scale)[::-1])
+        densities.append(columns[-1] + columns[-2] + signals[:, 1])
+    return np.stack([*columns, *densities], axis=1)
+
+
+def features(pieces: Sequence[str], question: str) -> Floats:
+    """Feature table ``[n, len(FEATURES)]`` for context tokens with texts ``pieces``.
+
+    Args:
+        pieces: the decoded text of every context token; joined they are the passage.
+        question: the question's text.
+    """
+    count = len(pieces)
+    passage = _cut(pieces)
+    if not passage.words:
+        return np.zeros((count, len(FEATURES)), dtype=np.float32)
+    signals, idf = _word_signals(passage, question)
+    asked = frozenset(
+        _stem(m.group().lower()) for m in _WORD.finditer(question) if m.group().lower() not in _STOP
+    )
+    coverage, bm25 = _sentence_scores(passage, asked, idf)
+    near = _near(signals)
+    word = np.maximum(passage.token_word, 0)
+    has_word = (passage.token_word >= 0)[:, None].astype(np.float32)
+    sentence = passage.token_sentence
+    padded = np.pad(coverage, 1)
+    around = np.maximum(padded[:-2], padded[2:])
+    best = float(bm25.max()) or 1.0
+    first_of = np.searchsorted(sentence, sentence, side="left")
+    length_of = np.bincount(sentence, minlength=passage.sentences)[sentence]
+    position = np.arange(count)
+    table = np.stack(
+        [
+            coverage[sentence],
+            bm25[sentence] / best,
+            (bm25[sentence] >= best).astype(np.float32),
+            (sentence == 0).astype(np.float32),
+            around[sentence],
+            signals[word, 4],
+            position / max(count - 1, 1),
+            (position - first_of) / np.maximum(length_of, 1),
+            np.log1p(length_of) / 4.0,
+        ],
+        axis=1,
+    )
+    kind = np.zeros((count, len(_KINDS)), dtype=np.float32)
+    chosen = question_kind(question)
+    if chosen >= 0:
+        kind[:, chosen] = 1.0
+    shapes = _shapes(pieces, passage)
+    digit, capital = shapes[:, 2], shapes[:, 0]
+    wanted = np.stack(
+        [
+            digit * (kind[:, 5] + kind[:, 6]),
+            digit * kind[:, 1],
+            capital * kind[:, 0],
+            capital * kind[:, 2],
+            capital * (kind[:, 3] + kind[:, 8]),
+        ],
+        axis=1,
+    )
+    blocks = (signals[word, :4] * has_word, near[word], table, shapes, kind, wanted)
+    return np.concatenate([block.astype(np.float32) for block in blocks], axis=1)
