@@ -148,7 +148,8 @@ class UplinkGroup:
         planned = cautious * (1 - self._policy.planning_margin) - reserved
         problem = self.table.problem(slots, now, max(planned, 0.0))
         shrink = np.where(late, self._policy.late_window, 1.0)
-        problem = replace(problem, window_s=problem.window_s * shrink[:, None])
+        window_s = self._with_grace(slots, problem.window_s * shrink[:, None])
+        problem = replace(problem, window_s=window_s)
         solve = select_offers_over_time if self._policy.orders_in_time else select_offers
         selection = select_with_guarantees(
             replace(problem, value=self._favouring_incumbents(slots, problem.value)),
@@ -166,6 +167,20 @@ class UplinkGroup:
         held = np.flatnonzero(offer >= 0)
         value[held, offer[held]] += self._policy.hysteresis * self.table.weight[slots[held]]
         return value
+
+    def _with_grace(self, slots: IntArray, window_s: FloatArray) -> FloatArray:
+        """At its very end the window of what is being sent does not shrink to nothing.
+
+        Or the last bytes of a transfer that is just in time would seem to need an infinite rate,
+        and it would be given up for a rounding error.
+        """
+        window_s, grace_s = window_s.copy(), self._policy.grace_s
+        offer = self.table.incumbent[slots]
+        sent = np.flatnonzero((offer >= 0) & (self.table.standing[slots] == Standing.SERVED))
+        ending = window_s[sent, offer[sent]]
+        ending = np.where(ending > -grace_s, np.maximum(ending, grace_s), ending)
+        window_s[sent, offer[sent]] = ending
+        return window_s
 
     def _guarantees(self, slots: IntArray, agents: Mapping[AgentId, AgentSeat]) -> Guarantees:
         index = {tenant: number for number, tenant in enumerate(self._tenants, start=1)}

@@ -39,7 +39,7 @@ TIGHT_LEVELS: Final = 12
 the whole choice."""
 GAP_MOVES: Final = 16
 """Single changes tried at the end, each with a pass over the table."""
-EXCHANGED_REQUESTS: Final = 128
+EXCHANGED_REQUESTS: Final = 32
 """Up to so many requests, exchanges of one step for another are tried at the end."""
 EXCHANGES: Final = 12
 TRIED_UPS: Final = 16

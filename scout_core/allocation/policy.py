@@ -28,6 +28,8 @@ class SchedulerPolicy:
             second below its figure now; a steady capacity is counted on in full.
         late_window: a late request counts as in time again when it would be with this part of its
             window, so that it does not go back and forth.
+        grace_s: a granted transfer is not given up for lateness below this, which is less than one
+            message takes.
         grant_step: a larger rate is told only if it is more than by this part larger.
         forget_after_s: a request that has lost its deadline is removed after so long without
             progress.
@@ -43,6 +45,7 @@ class SchedulerPolicy:
     planning_margin: float = 0.02
     caution: float = 1.0
     late_window: float = 0.9
+    grace_s: float = 0.002
     grant_step: float = 0.01
     forget_after_s: float = 30.0
     orders_in_time: bool = True
@@ -57,7 +60,7 @@ class SchedulerPolicy:
                 f"A lease of {self.lease_s} s must outlast the period of {self.period_s} s, or it "
                 "ends before it can be renewed."
             )
-        if min(self.hysteresis, self.grant_step, self.caution) < 0:
-            raise SettingsError("hysteresis, grant_step and caution must be ≥ 0.")
+        if min(self.hysteresis, self.grant_step, self.caution, self.grace_s) < 0:
+            raise SettingsError("hysteresis, grant_step, caution and grace_s must be ≥ 0.")
         if not 0 <= self.planning_margin < 1 or not 0 < self.late_window <= 1:
             raise SettingsError("planning_margin must be in [0, 1) and late_window in (0, 1].")

@@ -41,7 +41,8 @@ OVERRUN_BYTES: Final = 65_536
 
 
 TAIL_BYTES: Final = 1_024.0
-"""Until a payload is finished, at least so much is expected: declared sizes are estimates."""
+"""Expected of a payload that is complete by its declared size but not finished: declared sizes are
+estimates."""
 
 
 class Standing(IntEnum):
@@ -256,7 +257,7 @@ class RequestTable:
         offer = offer[begun]
         own = payload[begun, offer] - self._received_of_offer[slots[begun]]
         own = np.where(continues[begun, offer], remaining[begun, offer], own)
-        remaining[begun, offer] = np.maximum(own, TAIL_BYTES)
+        remaining[begun, offer] = np.where(own > 0, own, TAIL_BYTES)
         return remaining, quality
 
     def _windows_s(self, slots: IntArray, now: float) -> FloatArray:

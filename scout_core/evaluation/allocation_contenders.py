@@ -125,7 +125,7 @@ class SchedulerContender:
                 offers = transfer.request.offers
                 events.append(RequestArrived(_session(index), agent, deadline_at_s, offers))
             elif transfer.received_bytes >= 1.0:
-                received = int(transfer.received_bytes)
+                received = math.ceil(transfer.received_bytes)
                 events.append(RequestProgress(_session(index), received))
             else:
                 events.append(AgentHeard(agent))

@@ -81,6 +81,13 @@ def test_ours_is_above_every_baseline_under_congestion() -> None:
     assert ours.compliance == 1.0
 
 
+def test_transfers_that_are_just_in_time_are_not_given_up_at_the_last_instant() -> None:
+    # Sixteen that fill the uplink to the last byte and are all due at the same instant.
+    cell = Scenario(16, 5.0, Mix.HOMOGENEOUS, Arrivals.SYNCHRONISED, CapacityKind.CONSTANT, 2, 0)
+    (ours,) = run_cell(cell, (Allocator.OURS,), repetitions=1)
+    assert ours.compliance == 1.0
+
+
 def test_jain_is_one_if_all_are_equal_and_one_nth_if_one_has_everything() -> None:
     agents = np.array([0, 1, 2, 3])
     assert jain_index(np.ones(4), agents) == pytest.approx(1.0)
