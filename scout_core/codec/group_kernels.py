@@ -21,6 +21,8 @@ from scout_core.codec.group_reference import LARGEST_CODE, SMALLEST_STEP
 LANES: Final = 32
 """Channels in the innermost loops. A constant, so that the compiler unrolls them into vectors; only
 geometries whose value groups have this width are compiled."""
+TILE: Final = 64
+"""Value groups whose ranges are found together, in the first-level cache."""
 _LARGEST_FINITE: Final = np.int16(0x7F7F)
 _REACH: Final = np.float32(2.0**127 / 16)
 
@@ -181,29 +183,40 @@ def _encode_rows(bits, coarse, fine, offset, scale):
                     fine[row, block, lane] = _fine_pair(low[lane], high[lane])
 
 
+@inlined
+def _least(first, second, third, fourth):
+    """In two steps that do not wait for each other."""
+    return min(min(first, second), min(third, fourth))  # noqa: PLW3301
+
+
+@inlined
+def _most(first, second, third, fourth):
+    return max(max(first, second), max(third, fourth))  # noqa: PLW3301
+
+
 @compiled
-def _row_ranges(bits, slab, lowest, highest):
-    """Least and greatest element of each value group of a slab, in two steps of vector width."""
-    _, positions, blocks, _ = bits.shape
-    least = np.empty((positions, blocks, 8), np.int16)
-    most = np.empty((positions, blocks, 8), np.int16)
-    for row in range(positions):
-        for block in range(blocks):
+def _row_ranges(groups, lowest, highest):
+    """Least and greatest element of value groups ``[groups, 32]``, in steps of vector width."""
+    small = np.empty((TILE, 8), np.int16)
+    large = np.empty((TILE, 8), np.int16)
+    for start in range(0, groups.shape[0], TILE):
+        size = min(TILE, groups.shape[0] - start)
+        for row in range(size):
             for lane in range(8):
-                first = _ordered(bits[slab, row, block, lane])
-                second = _ordered(bits[slab, row, block, lane + 8])
-                third = _ordered(bits[slab, row, block, lane + 16])
-                fourth = _ordered(bits[slab, row, block, lane + 24])
-                least[row, block, lane] = min(first, second, third, fourth)
-                most[row, block, lane] = max(first, second, third, fourth)
-    for row in range(positions):
-        for block in range(blocks):
-            small, large = least[row, block], most[row, block]
-            lowest[row, block] = min(
-                small[0], small[1], small[2], small[3], small[4], small[5], small[6], small[7]
+                first = _ordered(groups[start + row, lane])
+                second = _ordered(groups[start + row, lane + 8])
+                third = _ordered(groups[start + row, lane + 16])
+                fourth = _ordered(groups[start + row, lane + 24])
+                small[row, lane] = _least(first, second, third, fourth)
+                large[row, lane] = _most(first, second, third, fourth)
+        for row in range(size):
+            lowest[start + row] = min(
+                _least(small[row, 0], small[row, 1], small[row, 2], small[row, 3]),
+                _least(small[row, 4], small[row, 5], small[row, 6], small[row, 7]),
             )
-            highest[row, block] = max(
-                large[0], large[1], large[2], large[3], large[4], large[5], large[6], large[7]
+            highest[start + row] = max(
+                _most(large[row, 0], large[row, 1], large[row, 2], large[row, 3]),
+                _most(large[row, 4], large[row, 5], large[row, 6], large[row, 7]),
             )
 
 
@@ -219,7 +232,7 @@ def encode_values(bits, offsets, steps, coarse, fine):
     low = np.empty(LANES, np.uint8)
     high = np.empty(LANES, np.uint8)
     for slab in range(slabs):
-        _row_ranges(bits, slab, lowest, highest)
+        _row_ranges(bits[slab].reshape(-1, LANES), lowest.reshape(-1), highest.reshape(-1))
         valid = True
         for row in range(positions):
             for block in range(blocks):
