@@ -61,11 +61,17 @@ def check_open(parameters: OpenParameters, host: ModelHost, settings: CloudSetti
         engine.require_eviction()
 
 
-def payload_limit_bytes(parameters: OpenParameters, host: ModelHost) -> int:
-    """The most payload this session can need, whatever it switches to: reserved at admission."""
+def payload_limit_bytes(
+    parameters: OpenParameters, host: ModelHost, *, any_offer: bool = False
+) -> int:
+    """The most payload this session can need, whatever it switches to: reserved at admission.
+
+    ``any_offer``: it may be asked to send any of its offers, not only the mode it opened with.
+    """
     engine = host.engine
     tokens_bytes = parameters.context_tokens * 4
-    if not parameters.mode.carries_kv:
+    offers_kv = any_offer and any(offer.mode.carries_kv for offer in parameters.offers)
+    if not (parameters.mode.carries_kv or offers_kv):
         return tokens_bytes + FRAMING_BYTES
     positions = parameters.context_tokens + len(engine.prompt.head_tokens)
     # The most that any codec needs is raw bf16.

@@ -10,8 +10,10 @@ from cloud_server.agents import AgentRegistry
 from cloud_server.control_servicer import ControlServicer
 from cloud_server.host import RETRY_AFTER_DRAIN_S, ModelHost
 from cloud_server.inference_servicer import InferenceServicer
+from cloud_server.metrics import CloudMetrics
 from cloud_server.settings import CloudSettings
 from cloud_server.transport_servicer import TransportServicer
+from cloud_server.uplink import Uplink
 from cloud_server.warm_up import warm_up
 from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.models import load_engine
@@ -32,7 +34,11 @@ class CloudServer:
         self._worker = TorchWorker()
         self._control: ControlServicer | None = None
         self._transport: TransportServicer | None = None
+        self._scheduling: asyncio.Task[None] | None = None
         self.host: ModelHost | None = None
+        self.metrics = CloudMetrics()
+        self.metrics_port = 0
+        self.uplink = Uplink(settings, self.metrics)
 
     @property
     def live_sessions(self) -> int:
@@ -50,8 +56,8 @@ class CloudServer:
             payload_budget_bytes=settings.payload_budget_bytes,
         )
         await self._worker.run(warm_up, engine, host.cost_model)
-        self._control = ControlServicer(settings, host, AgentRegistry())
-        self._transport = TransportServicer(settings, host)
+        self._control = ControlServicer(settings, host, AgentRegistry(), self.uplink)
+        self._transport = TransportServicer(settings, host, self.uplink, self.metrics)
         self._server.grpc_server.add_generic_rpc_handlers(
             (
                 control_handler(self._control),
@@ -62,10 +68,23 @@ class CloudServer:
         tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_authority)
         self.port = self._server.listen(settings.listen, tls)
         await self._server.start()
+        self._scheduling = asyncio.create_task(self.uplink.run())
+        self._show_metrics(host)
         return (
             f"{settings.server_id} serves {engine.name} ({engine.compute_dtype}) on "
             f"{settings.listen.rsplit(':', 1)[0]}:{self.port}"
         )
+
+    def _show_metrics(self, host: ModelHost) -> None:
+        watch = self.metrics.watch
+        watch("sessions", "Requests in progress.", lambda: host.sessions_in_progress)
+        watch("worker_queue_seconds", "Work ahead of a new job.", lambda: host.worker.queue_s)
+        watch("contexts", "Contexts held.", lambda: len(host.contexts))
+        watch("context_store_bytes", "Memory of contexts.", lambda: host.contexts.held_bytes)
+        watch("agents", "Agents attached.", lambda: self.uplink.attached_agents)
+        if self.settings.metrics_listen is not None:
+            self.metrics_port = self.metrics.serve(self.settings.metrics_listen)
+            log.info("metrics_served", port=self.metrics_port)
 
     async def drain(self) -> None:
         """Health, then notices, then a bounded wait for the sessions in progress."""
@@ -84,4 +103,8 @@ class CloudServer:
         if self._transport is not None:
             await self._transport.close()
         await self._server.stop(grace_s=0.5)
+        if self._scheduling is not None:
+            self._scheduling.cancel()
+            await asyncio.gather(self._scheduling, return_exceptions=True)
+        self.metrics.close()
         self._worker.close()

@@ -13,12 +13,16 @@ from scout.v1 import control_pb2, types_pb2
 
 from cloud_server.agents import AgentRegistry, AttachedAgent
 from cloud_server.host import ModelHost
+from cloud_server.scheduled_session import Advice, UplinkSeat
 from cloud_server.settings import CloudSettings
+from cloud_server.uplink import Uplink
+from scout_core.allocation.offer import GroupId
 from scout_core.errors import PeerTimeoutError, RemoteProtocolError, RequestError
 from scout_core.modes import AgentId
 from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode, mode_from_wire
 from scout_core.rpc.registration import cost_messages, model_message
 from scout_core.rpc.stream import StreamEnded, StreamPump
+from scout_core.rpc.tenancy import tenant_of
 from scout_core.version import VERSION
 
 MISSED_HEARTBEATS: Final = 5
@@ -34,10 +38,13 @@ log = structlog.get_logger("scout.cloud.control")
 class ControlServicer:
     """One Attach stream per agent; GetStatus for people."""
 
-    def __init__(self, settings: CloudSettings, host: ModelHost, agents: AgentRegistry) -> None:
+    def __init__(
+        self, settings: CloudSettings, host: ModelHost, agents: AgentRegistry, uplink: Uplink
+    ) -> None:
         self._settings = settings
         self._host = host
         self._agents = agents
+        self._uplink = uplink
         self._pumps: set[StreamPump] = set()
 
     async def attach(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -46,16 +53,24 @@ class ControlServicer:
             context, inbox_bytes=CONTROL_BUFFER_BYTES, outbox_bytes=CONTROL_BUFFER_BYTES
         ) as pump:
             agent = await self._register(pump)
+            seat = UplinkSeat(
+                agent.agent_id,
+                tenant_of(context),
+                GroupId(agent.uplink_group),
+                lambda advice: _advise(pump, advice),
+            )
             self._agents.attach(agent)
+            self._uplink.attach(seat)
             self._pumps.add(pump)
             log.info("agent_attached", agent=agent.agent_id, modes=[m.value for m in agent.modes])
             try:
-                await self._serve(agent, pump)
+                await self._serve(agent, seat, pump)
             except StreamEnded:
                 log.info("agent_detached", agent=agent.agent_id)
             finally:
                 self._pumps.discard(pump)
                 self._agents.detach(agent)
+                self._uplink.detach(seat)
 
     async def announce_drain(self, reason: str, retry_after_s: float) -> None:
         """Tells every attached agent to finish and start nothing new."""
@@ -77,15 +92,35 @@ class ControlServicer:
                 server_id=self._settings.server_id,
                 version=VERSION,
                 model=model_message(host.description),
-                agents=[_agent_status(agent, now) for agent in self._agents.all()],
+                agents=self._agent_statuses(now),
                 contexts=len(host.contexts),
                 context_bytes=host.contexts.held_bytes,
                 context_budget_bytes=host.contexts.budget_bytes,
                 sessions=host.sessions_in_progress,
                 queue_s=host.worker.queue_s,
                 draining=host.draining,
+                uplinks=[
+                    control_pb2.UplinkStatus(
+                        group=status.group,
+                        capacity_bytes_per_s=status.capacity_bytes_per_s,
+                        granted_bytes_per_s=status.granted_bytes_per_s,
+                        requests=status.requests,
+                        late=status.late,
+                    )
+                    for status in self._uplink.status()
+                ],
             )
         )
+
+    def _agent_statuses(self, now: float) -> list[control_pb2.AgentStatus]:
+        statuses = {agent.agent_id: _agent_status(agent, now) for agent in self._agents.all()}
+        for session in self._uplink.sessions():
+            status = statuses.get(session.opening.agent)
+            if status is not None and session.accepted:
+                share = session.share()
+                status.granted_bytes_per_s += share.rate_bytes_per_s
+                status.granted_mode = MODE_TO_WIRE[share.mode]
+        return list(statuses.values())
 
     async def _register(self, pump: StreamPump) -> AttachedAgent:
         data = await pump.receive(timeout_s=self._silence_limit_s)
@@ -104,12 +139,15 @@ class ControlServicer:
             attached_at_s=now,
             heartbeat_at_s=now,
         )
+        scheduled = self._uplink.schedules(agent.uplink_group)
         registered = control_pb2.Registered(
             server_id=self._settings.server_id,
             version=VERSION,
             model=model_message(self._host.description),
             heartbeat_interval=_duration(self._settings.heartbeat_interval_s),
-            initial_credit_bytes=self._settings.initial_credit_bytes,
+            # On a scheduled uplink nothing is sent on credit that nobody has allocated.
+            initial_credit_bytes=0 if scheduled else self._settings.initial_credit_bytes,
+            uplink_scheduled=scheduled,
             costs=cost_messages(self._host.costs()),
         )
         await pump.send(control_pb2.AttachResponse(registered=registered).SerializeToString())
@@ -119,7 +157,7 @@ class ControlServicer:
     def _silence_limit_s(self) -> float:
         return MISSED_HEARTBEATS * self._settings.heartbeat_interval_s
 
-    async def _serve(self, agent: AttachedAgent, pump: StreamPump) -> None:
+    async def _serve(self, agent: AttachedAgent, seat: UplinkSeat, pump: StreamPump) -> None:
         while True:
             try:
                 data = await pump.receive(timeout_s=self._silence_limit_s)
@@ -130,6 +168,7 @@ class ControlServicer:
                 raise RequestError(
                     f"Another agent attached as {agent.agent_id!r}; give each agent its own id."
                 )
+            self._uplink.heard(seat)
             reply = self._answer(agent, decode(control_pb2.AttachRequest, data))
             await pump.send(reply.SerializeToString())
 
@@ -171,7 +210,26 @@ def _agent_status(agent: AttachedAgent, now: float) -> control_pb2.AgentStatus:
         last_mode=last_mode,
         requests_in_flight=agent.requests_in_flight,
         modes=[MODE_TO_WIRE[mode] for mode in agent.modes],
+        uplink_group=agent.uplink_group,
     )
+
+
+def _advise(pump: StreamPump, advice: Advice) -> None:
+    """Tells the agent; an agent that does not read misses it and goes on as it is."""
+    share = advice.share
+    grant = control_pb2.Grant(
+        rate_bytes_per_s=share.rate_bytes_per_s,
+        lease=_duration(advice.lease_s),
+        mode=MODE_TO_WIRE[share.mode],
+        session_id=advice.session_id,
+        retention=share.retention,
+    )
+    try:
+        told = pump.offer(control_pb2.AttachResponse(grant=grant).SerializeToString())
+    except StreamEnded:
+        told = False
+    if not told:
+        log.warning("advice_not_sent", session=advice.session_id)
 
 
 def _duration(seconds: float) -> Duration:

@@ -7,19 +7,20 @@ and turns delivered blocks into an answer.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
 from cloud_server.answering import Answering
 from cloud_server.assembly import PayloadAssembler
 from cloud_server.host import ModelHost, Reservation
+from cloud_server.tracking import SessionTracking
 from scout_core.errors import ScoutError
-from scout_core.modes import TenantId
 from scout_core.protocol import actions, events
 from scout_core.protocol.answer import AnswerSummary
 from scout_core.protocol.blocks import Block
 from scout_core.protocol.cloud_session import CloudSession
-from scout_core.protocol.opening import OpenParameters
+from scout_core.protocol.opening import CAUSE_ALLOCATION, OpenParameters
 from scout_core.rpc.session_server import ServedSession
 
 log = structlog.get_logger("scout.cloud.session")
@@ -33,15 +34,15 @@ class LiveSession:
         host: ModelHost,
         machine: CloudSession,
         parameters: OpenParameters,
-        tenant: TenantId,
         reservation: Reservation,
+        tracking: SessionTracking,
     ) -> None:
         self.served = ServedSession(machine, parameters, self)
-        self.tenant = tenant
         self._host = host
         self._parameters = parameters
         self._reservation = reservation
-        self._assembler = PayloadAssembler(host, parameters, tenant)
+        self._assembler = PayloadAssembler(host, parameters, tracking.tenant)
+        self._tracking = tracking
         self._switches: list[str] = []
         self._answering: asyncio.Task[None] | None = None
 
@@ -54,17 +55,31 @@ class LiveSession:
                 self._answering.cancel()
                 await asyncio.gather(self._answering, return_exceptions=True)
             self._reservation.release()
+            self._tracking.ended(self.served.failure)
 
     async def take_block(self, block: Block) -> None:
         """Decodes and injects it; until then it counts as not consumed."""
         await self._assembler.add(block)
 
     def note_switch(self, switch: actions.ApplySwitch) -> None:
-        self._switches.append(
-            f"{switch.mode.value}@{switch.retention:g} from byte {switch.offset} ({switch.cause})"
-        )
+        way = f"{switch.mode.value}@{switch.retention:g}"
+        note = f"{way} from byte {switch.offset} ({switch.cause})"
+        if switch.offset == 0:
+            opened = self._assembler.parameters
+            if switch.cause == CAUSE_ALLOCATION:
+                before = f"{opened.mode.value}@{opened.retention:g}"
+                note = f"the cloud's scheduler asked for {way} instead of {before}"
+            self._assembler.parameters = replace(
+                opened,
+                mode=switch.mode,
+                retention=switch.retention,
+                execution=self._tracking.execution_of(switch, opened.execution),
+            )
+        self._switches.append(note)
+        self._tracking.switched(switch)
 
     def commit(self) -> None:
+        self._tracking.payload_complete()
         self._answering = asyncio.create_task(self._answer())
 
     async def _answer(self) -> None:
@@ -86,6 +101,8 @@ class LiveSession:
             self._host, prepared.cache, self._parameters.question, self._parameters.sampling
         )
         async for token in answering.tokens():
+            if answering.answer_tokens == 1:
+                self._tracking.first_token()
             self.served.post(events.TokenProduced(token))
         summary = AnswerSummary(
             finish_reason=answering.finish_reason,
@@ -100,3 +117,4 @@ class LiveSession:
             degradation="; ".join([*self._switches, prepared.degradation]).strip("; "),
         )
         self.served.post(events.AnswerFinished(summary))
+        self._tracking.answer_complete()

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from scout_core.daemon.serving import MIB, Address, Identity, ServingSettings
+
+
+def _table(value: object) -> object:
+    """A flag carries a table as JSON; a file's or the environment's is one already."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError('expected a JSON object such as {"default": 1.0}') from error
+
+
+Figure = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Table = Annotated[dict[Identity, Figure], BeforeValidator(_table)]
+ShareTable = Annotated[dict[Identity, Share], BeforeValidator(_table)]
 
 
 class CloudSettings(ServingSettings):
@@ -38,7 +56,27 @@ class CloudSettings(ServingSettings):
         1_024 * MIB, ge=MIB, description="Memory for payloads under way, all sessions, in bytes."
     )
     uplink_bytes_per_s: float = Field(
-        0.0, ge=0, description="Rate at which credit is paced for each session; 0: not paced."
+        0.0,
+        ge=0,
+        description="Rate at which credit is paced for each session of an uplink that is not "
+        "scheduled; 0: not paced.",
+    )
+    uplink_capacity_bytes_per_s: Table = Field(
+        default_factory=dict[str, float],
+        description="Capacity of each uplink group, in payload bytes per second, as a table: the "
+        "uplinks named here are scheduled among their agents, others are not.",
+    )
+    tenant_weights: Table = Field(
+        default_factory=dict[str, float],
+        description="How much a tenant's answers count beside others' on a scheduled uplink; 1.0 "
+        "where not named.",
+    )
+    tenant_guaranteed_shares: ShareTable = Field(
+        default_factory=dict[str, float],
+        description="Fraction of each scheduled uplink kept for a tenant while it has requests.",
+    )
+    metrics_listen: Address | None = Field(
+        None, description="Address of the Prometheus metrics over HTTP, HOST:PORT; none: not shown."
     )
     heartbeat_interval_s: float = Field(
         1.0, ge=0.1, le=60, description="How often agents report, seconds."

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 import grpc
 
 from cloud_server.admission import check_open, payload_limit_bytes
 from cloud_server.host import ModelHost
+from cloud_server.metrics import CloudMetrics
+from cloud_server.offers import alternatives_of
+from cloud_server.scheduled_session import Opening
 from cloud_server.session import LiveSession
 from cloud_server.settings import CloudSettings
+from cloud_server.tracking import SessionTracking
+from cloud_server.uplink import Uplink
 from scout_core.modes import AgentId, SessionId, TenantId
 from scout_core.protocol import events
 from scout_core.protocol.cloud_session import CloudSession, CloudTimeouts
@@ -31,9 +37,13 @@ SessionKey = tuple[TenantId, AgentId, SessionId]
 class TransportServicer:
     """Owns the table of live sessions."""
 
-    def __init__(self, settings: CloudSettings, host: ModelHost) -> None:
+    def __init__(
+        self, settings: CloudSettings, host: ModelHost, uplink: Uplink, metrics: CloudMetrics
+    ) -> None:
         self._settings = settings
         self._host = host
+        self._uplink = uplink
+        self._metrics = metrics
         self._sessions: dict[SessionKey, LiveSession] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,6 +72,7 @@ class TransportServicer:
 
         Raises:
             RequestError, ModelError, OverloadedError, DrainingError: it cannot be served.
+            PeerUnavailableError: its uplink may be scheduled, but its agent is not attached.
         """
         parameters = event.parameters
         key = (tenant, parameters.agent_id, parameters.session_id)
@@ -70,23 +81,53 @@ class TransportServicer:
             live.served.attach(outlet, events.Resumed(parameters))
             return live
         check_open(parameters, self._host, self._settings)
-        session = self._create(key, parameters)
+        tracking = self._tracking(parameters, tenant)
+        session = self._create(key, parameters, tracking)
         session.served.attach(outlet, event)
-        session.served.post(
-            events.AcceptDecided(
-                self._context_state(tenant, parameters),
-                self._host.worker.queue_s,
-                self._settings.uplink_bytes_per_s or None,
-            )
-        )
+        if tracking.opening is not None and tracking.seat is not None:
+            self._uplink.open(tracking.opening, tracking.seat, session.served)
+        else:
+            accept = self._acceptance(parameters, tenant)
+            rate_bytes_per_s = self._settings.uplink_bytes_per_s or None
+            session.served.post(replace(accept, rate_bytes_per_s=rate_bytes_per_s))
         return session
 
-    def _create(self, key: SessionKey, parameters: OpenParameters) -> LiveSession:
-        limit_bytes = payload_limit_bytes(parameters, self._host)
+    def _tracking(self, parameters: OpenParameters, tenant: TenantId) -> SessionTracking:
+        """What follows the session, and what its uplink's scheduler needs to know, if it has one.
+
+        The deadline counts from when the edge sent the open, and the first token has to get there:
+        a round trip less is left here.
+        """
+        seat = self._uplink.seat_for(parameters.agent_id, tenant)
+        due_s = time.monotonic() + parameters.deadline_s - parameters.round_trip_s
+        tracking = SessionTracking(
+            self._metrics, self._uplink, tenant, parameters.mode, due_s, seat
+        )
+        if seat is not None:
+            tracking.opening = Opening(
+                tenant,
+                parameters.agent_id,
+                parameters.session_id,
+                due_s,
+                alternatives_of(parameters, self._host, tenant),
+                self._acceptance(parameters, tenant),
+            )
+        return tracking
+
+    def _acceptance(self, parameters: OpenParameters, tenant: TenantId) -> events.AcceptDecided:
+        return events.AcceptDecided(
+            self._context_state(tenant, parameters), self._host.worker.queue_s
+        )
+
+    def _create(
+        self, key: SessionKey, parameters: OpenParameters, tracking: SessionTracking
+    ) -> LiveSession:
+        scheduled = tracking.seat is not None
+        limit_bytes = payload_limit_bytes(parameters, self._host, any_offer=scheduled)
         reservation = self._host.reserve(limit_bytes)
         self._make_room()
         credit = CreditPolicy(
-            initial_bytes=min(self._settings.initial_credit_bytes, limit_bytes),
+            initial_bytes=0 if scheduled else min(self._settings.initial_credit_bytes, limit_bytes),
             payload_limit_bytes=limit_bytes,
         )
         machine = CloudSession(
@@ -96,7 +137,7 @@ class TransportServicer:
                 linger_s=self._settings.session_resume_s,
             ),
         )
-        session = LiveSession(self._host, machine, parameters, key[0], reservation)
+        session = LiveSession(self._host, machine, parameters, reservation, tracking)
         self._sessions[key] = session
         task = asyncio.create_task(self._live(key, session))
         self._tasks.add(task)

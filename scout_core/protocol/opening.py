@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from scout_core.modes import AgentId, ContextHash, Execution, Mode, ModelFingerprint, SessionId
 from scout_core.sampling import SamplingOptions
+
+CAUSE_ALLOCATION: Final = "cloud_allocation"
+"""Cause of a switch that the cloud's scheduler asked for (proto Switch.cause)."""
 
 
 class ContextState(Enum):

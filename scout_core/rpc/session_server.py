@@ -107,6 +107,13 @@ class ServedSession:
         # payload has a limited number of blocks and switches).
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self._discarded = False
+        self.failure: ScoutError | None = None
+        """What ended the session early; None: nothing did."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Payload received without a gap; at its full length once the payload is complete."""
+        return self._machine.received_bytes
 
     @property
     def is_complete(self) -> bool:
@@ -177,6 +184,7 @@ class ServedSession:
 
     def _fail(self, error: ScoutError) -> None:
         """Ends the stream with the error; its call is logged then, else the failure is here."""
+        self.failure = error
         error.details.setdefault("session", self.parameters.session_id)
         error.details.setdefault("agent", self.parameters.agent_id)
         if self._outlet is None:

@@ -239,6 +239,16 @@ class StreamWriter:
                 raise self._slow_consumer() from None
         self.sent_bytes += len(message)
 
+    def offer(self, message: bytes) -> bool:
+        """Queues one message if there is room for it now; for what need not arrive.
+
+        Raises:
+            StreamEnded: the stream broke; nothing more can be sent.
+        """
+        queued = self._outbox.offer(message, len(message))
+        self.sent_bytes += len(message) if queued else 0
+        return queued
+
     async def flush(self) -> None:
         """Waits until every queued message has been handed to grpc.
 

@@ -1,0 +1,110 @@
+"""The offers of a session as the uplink's scheduler weighs them.
+
+The edge says what its offers weigh and are worth; how long this server then needs is this server's
+own to say. Pure translation: it decides nothing and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from cloud_server.host import ModelHost
+from scout_core.allocation.offer import MAX_OFFERS, Offer
+from scout_core.control.cost import Stage
+from scout_core.control.offers import kept_tokens
+from scout_core.errors import ModeUnavailableError, RequestError
+from scout_core.modes import Execution, Mode, TenantId
+from scout_core.protocol.opening import Offer as OpenedOffer
+from scout_core.protocol.opening import OpenParameters
+
+WHOLE_QUALITY = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One way of serving a session: what the scheduler weighs, and the execution it stands for."""
+
+    offer: Offer
+    execution: Execution | None
+
+    def left_after(self, received_bytes: int) -> Alternative:
+        """The same once ``received_bytes`` have crossed and the edge has the payload ready."""
+        left = max(1, self.offer.payload_bytes - received_bytes)
+        return replace(self, offer=replace(self.offer, payload_bytes=left, edge_s=0.0))
+
+
+def alternatives_of(
+    parameters: OpenParameters, host: ModelHost, tenant: TenantId
+) -> tuple[Alternative, ...]:
+    """What the session may send: the offers of its open, or the one that it announces.
+
+    Raises:
+        RequestError, RetentionError: a figure is out of its range, or too many offers.
+        ModeUnavailableError: this model can serve none of the offers.
+    """
+    opened = parameters.offers or (_announced(parameters),)
+    if len(opened) > MAX_OFFERS:
+        raise RequestError(f"{len(opened)} offers; a session may make {MAX_OFFERS}.")
+    feasible = tuple(
+        Alternative(
+            Offer(
+                offer.mode,
+                offer.retention,
+                # A context that the cloud holds may need no payload at all; a message has a byte.
+                max(1, offer.payload_bytes),
+                offer.expected_quality,
+                offer.edge_s,
+                _cloud_s(offer, parameters, host, tenant),
+            ),
+            offer.execution,
+        )
+        for offer in opened
+        if host.engine.supports_eviction or offer.mode is not Mode.KV_SELECT
+    )
+    if not feasible:
+        raise ModeUnavailableError(
+            f"{host.engine.name} cannot leave positions out; offer a mode other than kv_select."
+        )
+    return feasible
+
+
+def column_of(alternatives: tuple[Alternative, ...], mode: Mode, retention: float) -> int | None:
+    """Which of the alternatives is sent; the nearest retention of the mode counts."""
+    columns = [
+        (abs(alternative.offer.retention - retention), column)
+        for column, alternative in enumerate(alternatives)
+        if alternative.offer.mode is mode
+    ]
+    return min(columns)[1] if columns else None
+
+
+def _announced(parameters: OpenParameters) -> OpenedOffer:
+    return OpenedOffer(
+        parameters.mode,
+        parameters.retention,
+        parameters.expected_payload_bytes,
+        WHOLE_QUALITY,
+        0.0,
+        parameters.execution,
+    )
+
+
+def _cloud_s(
+    offer: OpenedOffer, parameters: OpenParameters, host: ModelHost, tenant: TenantId
+) -> float:
+    """Seconds from the last payload byte to the first token, the queue as it is now included."""
+    prompt, costs = host.engine.prompt, host.cost_model
+    head, context = len(prompt.head_tokens), parameters.context_tokens
+    kept = head + kept_tokens(context, offer.retention)
+    seconds = host.worker.queue_s + costs.predict(
+        Stage.CLOUD_FIRST_TOKEN, len(prompt.tail_tokens(parameters.question))
+    )
+    if offer.mode.carries_kv:
+        return seconds + costs.predict(Stage.CLOUD_INJECT, kept)
+    if offer.execution is Execution.SPARSE:
+        return seconds + costs.predict(Stage.CLOUD_SPARSE, kept)
+    stored = host.contexts.find(tenant, parameters.context_hash, time.monotonic())
+    if stored is not None and stored.cache is not None:
+        return seconds
+    return seconds + costs.predict(Stage.CLOUD_PREFILL, head + context)

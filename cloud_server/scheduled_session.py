@@ -1,0 +1,138 @@
+"""A session of a scheduled uplink: who wants to send what, and what it was granted.
+
+Owns the shapes that ``uplink`` keeps its books with and the wording of a refusal. It knows neither
+the scheduler's rules nor streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from cloud_server.offers import Alternative
+from scout_core.allocation.events import RejectCause, RequestArrived
+from scout_core.allocation.offer import GroupId
+from scout_core.errors import DeadlineError, OverloadedError, ScoutError
+from scout_core.modes import AgentId, SessionId, TenantId
+from scout_core.protocol import events
+from scout_core.protocol.opening import UplinkShare
+
+
+class PacedSession(Protocol):
+    """What is needed of a served session."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Payload received without a gap."""
+        ...
+
+    def post(self, event: events.CloudEvent) -> None:
+        """Hands the session an event."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """News for the agent of a session whose share is now made for another offer."""
+
+    session_id: SessionId
+    share: UplinkShare
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UplinkSeat:
+    """One attached agent; given back with ``Uplink.detach``."""
+
+    agent: AgentId
+    tenant: TenantId
+    group: GroupId
+    advise: Callable[[Advice], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A session that wants to send: who, until when, in which ways, and how it is then accepted."""
+
+    tenant: TenantId
+    agent: AgentId
+    session_id: SessionId
+    deadline_at_s: float
+    alternatives: tuple[Alternative, ...]
+    accept: events.AcceptDecided
+
+    @property
+    def key(self) -> SessionId:
+        """Ids are unique per agent and tenant only."""
+        return SessionId(f"{self.tenant}/{self.agent}/{self.session_id}")
+
+
+@dataclass(slots=True, eq=False)
+class ScheduledSession:
+    """One session under way.
+
+    Attributes:
+        rate_bytes_per_s, offer: of its latest grant; the offer is a column of ``alternatives``.
+        booked_bytes: payload that the scheduler was told of.
+        base_bytes: payload from before the agent attached anew; the scheduler counts from there.
+        sent: column that the edge says it sends; None: what was granted last.
+    """
+
+    opening: Opening
+    seat: UplinkSeat
+    port: PacedSession
+    opened_s: float
+    alternatives: tuple[Alternative, ...]
+    accepted: bool = False
+    rate_bytes_per_s: float = 0.0
+    offer: int = 0
+    sent: int | None = None
+    base_bytes: int = 0
+    booked_bytes: int = 0
+
+    def arrival(self) -> RequestArrived:
+        """The event that tells the scheduler of it."""
+        return RequestArrived(
+            self.opening.key,
+            self.opening.agent,
+            self.opening.deadline_at_s,
+            tuple(alternative.offer for alternative in self.alternatives),
+        )
+
+    def begin_again(self, seat: UplinkSeat) -> None:
+        """The agent attached anew: to the scheduler this is now a request for what is left."""
+        self.seat = seat
+        received = self.port.received_bytes
+        if received:
+            column = self.offer if self.sent is None else self.sent
+            going_on = self.alternatives[column]
+            self.alternatives = (going_on.left_after(received - self.base_bytes),)
+            self.offer, self.sent = 0, 0
+            self.base_bytes = self.booked_bytes = received
+
+    def share(self) -> UplinkShare:
+        """What its edge is told."""
+        chosen = self.alternatives[self.offer]
+        terms = chosen.offer
+        return UplinkShare(self.rate_bytes_per_s, terms.mode, terms.retention, chosen.execution)
+
+
+def refusal(cause: RejectCause, retry_after_s: float, earliest_s: float) -> ScoutError:
+    """The error that a rejected session ends with; it says when to come back."""
+    match cause:
+        case RejectCause.CAPACITY:
+            return OverloadedError(
+                f"The uplink is taken: ask again in {retry_after_s:.2f} s, or give a deadline of "
+                f"more than {earliest_s:.2f} s, the earliest that a first token could be there.",
+                retry_after_s=retry_after_s,
+                earliest_s=earliest_s,
+            )
+        case RejectCause.DEADLINE:
+            return DeadlineError(
+                "Not even the whole uplink would bring a first token in time; give a deadline of "
+                f"more than {earliest_s:.2f} s.",
+                earliest_s=earliest_s,
+            )
+        case _:
+            assert_never(cause)

@@ -1,0 +1,79 @@
+"""What the uplink's scheduler and the metrics are told of one session.
+
+Owns whether and what is told; it knows neither the payload nor the answer.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from cloud_server.metrics import CloudMetrics
+from cloud_server.offers import column_of
+from cloud_server.scheduled_session import Opening, UplinkSeat
+from cloud_server.uplink import Uplink
+from scout_core.errors import CreditExceededError, ScoutError
+from scout_core.modes import Execution, Mode, TenantId
+from scout_core.protocol.actions import ApplySwitch
+
+OUTCOME_OK = "OK"
+OUTCOME_CANCELLED = "CANCELLED"
+
+
+@dataclass(slots=True)
+class SessionTracking:
+    """One session as seen from outside.
+
+    Args:
+        tenant: whose session.
+        mode: in which its payload starts.
+        deadline_at_s: when its first token is due, on the monotonic clock.
+        seat, opening: where its uplink is scheduled; both None where it is not.
+    """
+
+    metrics: CloudMetrics
+    uplink: Uplink
+    tenant: TenantId
+    mode: Mode
+    deadline_at_s: float
+    seat: UplinkSeat | None = None
+    opening: Opening | None = None
+    answered: bool = False
+
+    def switched(self, switch: ApplySwitch) -> None:
+        """Blocks from here on are coded otherwise."""
+        self.mode = switch.mode
+        if self.opening is not None:
+            self.uplink.switched(self.opening.key, switch.mode, switch.retention)
+
+    def execution_of(self, switch: ApplySwitch, opened: Execution | None) -> Execution | None:
+        """The execution that belongs to a switch of the whole payload: its offer's, if there is
+        one, else what was opened."""
+        if self.opening is None:
+            return opened
+        column = column_of(self.opening.alternatives, switch.mode, switch.retention)
+        return opened if column is None else self.opening.alternatives[column].execution
+
+    def payload_complete(self) -> None:
+        """The session needs the uplink no more."""
+        if self.opening is not None:
+            self.uplink.finish(self.opening.key)
+
+    def first_token(self) -> None:
+        """The answer begins now."""
+        in_time = time.monotonic() <= self.deadline_at_s
+        group = self.seat.group if self.seat is not None else None
+        self.metrics.first_token(group, self.tenant, self.mode, in_time=in_time)
+
+    def answer_complete(self) -> None:
+        """All of the answer was handed to the session."""
+        self.answered = True
+        self.metrics.session_ended(OUTCOME_OK)
+
+    def ended(self, failure: ScoutError | None) -> None:
+        """Nothing is left of the session; ``failure`` is what ended it early, if anything."""
+        self.payload_complete()
+        if isinstance(failure, CreditExceededError) and self.seat is not None:
+            self.uplink.contain(self.seat.agent, self.seat.group)
+        if not self.answered:
+            self.metrics.session_ended(OUTCOME_CANCELLED if failure is None else failure.reason)
