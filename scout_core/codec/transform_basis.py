@@ -146,7 +146,7 @@ class TransformBasis:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping, only keys()
         except SafetensorError as error:
             raise ProfileError(f"{path.name} is no safetensors file.") from error
         if metadata.get("format") != FORMAT:

@@ -31,6 +31,8 @@ class CacheProbe:
     def __init__(self, model: LoadedModel) -> None:
         config = model.config
         head_dim = getattr(config, "head_dim", None)
+        # the engine's own attention expects the engine's passes; the probe runs the model plainly
+        model.module.set_attn_implementation("sdpa")
         self._model = model
         self.fingerprint = model.fingerprint
         self.geometry = KvGeometry(
