@@ -28,8 +28,8 @@ class SchedulerPolicy:
             second below its figure now; a steady capacity is counted on in full.
         late_window: a late request counts as in time again when it would be with this part of its
             window, so that it does not go back and forth.
-        grace_s: a granted transfer is not given up for lateness below this, which is less than one
-            message takes.
+        grace_s: a granted transfer is not given up for lateness below this: rounding, or less than
+            a message takes. Larger values let others plan with the difference.
         grant_step: a larger rate is told only if it is more than by this part larger.
         forget_after_s: a request that has lost its deadline is removed after so long without
             progress.
@@ -45,7 +45,7 @@ class SchedulerPolicy:
     planning_margin: float = 0.02
     caution: float = 1.0
     late_window: float = 0.9
-    grace_s: float = 0.002
+    grace_s: float = 0.0002
     grant_step: float = 0.01
     forget_after_s: float = 30.0
     orders_in_time: bool = True

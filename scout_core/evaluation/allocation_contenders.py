@@ -39,8 +39,9 @@ from scout_core.evaluation.allocation_workload import Workload
 from scout_core.modes import AgentId, SessionId, TenantId
 
 GROUP = GroupId("uplink")
-STUDY_POLICY = SchedulerPolicy(coalesce_s=0.0, planning_margin=0.0)
-"""The defaults, but for what virtual time does not have: bursts of events and framing bytes."""
+STUDY_POLICY = SchedulerPolicy(coalesce_s=0.0, planning_margin=0.0, grant_step=0.0)
+"""The defaults, but for what virtual time does not have: bursts of events, framing bytes, and
+messages that cost something."""
 SAMPLE_S = 0.1
 """How often ours learns the capacity: it follows a change up to so much later."""
 FAREWELL_BYTES_PER_S = 1.0
