@@ -1,0 +1,1 @@
+"""Metrics, data loading, studies and plots."""
