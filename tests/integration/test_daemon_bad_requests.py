@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 import structlog
 from google.protobuf.duration_pb2 import Duration
 from scout.v1 import inference_pb2, types_pb2
@@ -95,13 +96,15 @@ CASES = (
 )
 CALLS = [(case, daemon) for case in CASES for daemon in case.daemons]
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one daemon for all: it must live on
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def testbed(model: Path) -> AsyncIterator[Testbed]:
     async with running_pair(model) as pair:
         yield pair

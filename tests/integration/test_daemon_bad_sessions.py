@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import pytest_asyncio
 import structlog
 import torch
 
@@ -51,13 +52,15 @@ KV = int(RAW.codec_id)
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 Misuse = Callable[[RawSession, ModelHost], Awaitable[None]]
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one daemon for all: it must live on
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cloud(model: Path) -> AsyncIterator[CloudServer]:
     server = CloudServer(cloud_settings(model, session_resume_s=0.0))
     await server.start()
@@ -87,6 +90,7 @@ async def assert_still_serves(cloud: CloudServer) -> None:
         await session.finish()
         tokens, done = await session.answer()
         assert done.summary.answer_tokens == len(tokens)
+        assert await session.receive() is None
     assert host.sessions_in_progress == 0
     assert host.reserved_payload_bytes == 0
 
@@ -252,7 +256,7 @@ PAYLOADS = (
     ),
     Case(
         "nothing, and the context is unknown",
-        sends(),
+        sends(context_hash=ContextHash(b"?" * 32)),
         UnknownContextError,
         "upload it again",
         grpc.StatusCode.NOT_FOUND,

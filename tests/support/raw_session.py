@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -109,7 +110,7 @@ async def raw_session(address: str, tenant: str = "default") -> AsyncGenerator[R
 def opening(host: ModelHost, tokens: tuple[int, ...], **changes: Any) -> OpenParameters:
     """A request that the cloud would accept, but for the changes."""
     parameters = OpenParameters(
-        session_id=SessionId("raw"),
+        session_id=SessionId(uuid.uuid4().hex),
         agent_id=AgentId("raw-agent"),
         model_fingerprint=host.engine.fingerprint,
         context_hash=ContextHash(host.hash_of(tokens)),

@@ -253,7 +253,8 @@ def test_cloud_that_lost_the_session_fails_it_with_advice() -> None:
     session.receive(Acked(100, 0), 0.5)
     session.receive(LOST, 1.0)
     session.receive(Reconnected(), 1.0)
-    (failed,) = session.receive(accepted(400, resume_offset=0), 1.1)
+    cancel, failed = session.receive(accepted(400, resume_offset=0), 1.1)
+    assert cancel == SendCancel()
     assert isinstance(failed, Fail)
     assert isinstance(failed.error, PeerUnavailableError)
     assert "start a new one" in failed.error.message
