@@ -19,6 +19,7 @@ from scout_core.allocation.group import GroupStatus
 from scout_core.errors import SettingsError
 from scout_core.modes import Mode, TenantId
 
+PREFIX: Final = "scout_cloud_"
 MAX_TENANTS: Final = 32
 OTHER_TENANTS: Final = "other"
 UNSCHEDULED: Final = "unscheduled"
@@ -31,83 +32,42 @@ class CloudMetrics:
     """All metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._tenants: set[TenantId] = set()
         self._endpoint: tuple[WSGIServer, threading.Thread] | None = None
-        name, by_group = "scout_cloud", ("group",)
-        self._capacity = Gauge(
-            f"{name}_uplink_capacity_bytes_per_second",
-            "What it carries.",
-            by_group,
-            registry=registry,
+        group, owner = ("group",), ("group", "tenant")
+        self._capacity = self._gauge("uplink_capacity_bytes_per_second", "What it carries.", group)
+        self._granted = self._gauge("uplink_granted_bytes_per_second", "Promised of it.", group)
+        self._queue = self._gauge("uplink_requests", "Live requests.", ("group", "standing"))
+        self._grants = self._counter(
+            "uplink_grants", "Shares given, changed or renewed.", (*owner, "mode")
         )
-        self._granted = Gauge(
-            f"{name}_uplink_granted_bytes_per_second",
-            "Promised of it.",
-            by_group,
-            registry=registry,
+        self._recommended = self._counter(
+            "uplink_recommendations", "Offers chosen for new sessions.", (*owner, "mode")
         )
-        self._queue = Gauge(
-            f"{name}_uplink_requests", "Live requests.", ("group", "standing"), registry=registry
+        self._rejects = self._counter(
+            "uplink_rejections", "Requests turned away.", (*owner, "cause")
         )
-        self._grants = Counter(
-            f"{name}_uplink_grants",
-            "Shares given, changed or renewed.",
-            ("group", "tenant", "mode"),
-            registry=registry,
+        self._reports = self._counter(
+            "uplink_reports", "Deadlines lost, leases expired, misconduct.", ("group", "kind")
         )
-        self._recommended = Counter(
-            f"{name}_uplink_recommendations",
-            "Offers chosen for new sessions, by mode.",
-            ("group", "tenant", "mode"),
-            registry=registry,
+        self._received = self._counter(
+            "uplink_received_bytes", "Payload of scheduled sessions.", group
         )
-        self._rejects = Counter(
-            f"{name}_uplink_rejections",
-            "Requests turned away.",
-            ("group", "tenant", "cause"),
-            registry=registry,
+        self._first_tokens = self._counter(
+            "first_tokens", "First answer tokens, by deadline met.", (*owner, "mode", "deadline")
         )
-        self._reports = Counter(
-            f"{name}_uplink_reports",
-            "Deadlines lost, leases expired, misconduct.",
-            ("group", "kind"),
-            registry=registry,
+        self._sessions = self._counter("sessions_ended", "Sessions, by their end.", ("outcome",))
+        self.solve_s = self._histogram(
+            "uplink_solve_seconds", "Time of one allocation.", SOLVE_BUCKETS_S
         )
-        self._received = Counter(
-            f"{name}_uplink_received_bytes",
-            "Payload of scheduled sessions.",
-            by_group,
-            registry=registry,
-        )
-        self.solve_s = Histogram(
-            f"{name}_uplink_solve_seconds",
-            "Time of one allocation.",
-            registry=registry,
-            buckets=SOLVE_BUCKETS_S,
-        )
-        self.decision_s = Histogram(
-            f"{name}_uplink_decision_seconds",
-            "From a session's open to its first share.",
-            registry=registry,
-            buckets=DECISION_BUCKETS_S,
-        )
-        self._first_tokens = Counter(
-            f"{name}_first_tokens",
-            "First answer tokens, by whether they met the deadline.",
-            ("group", "tenant", "mode", "deadline"),
-            registry=registry,
-        )
-        self._sessions = Counter(
-            f"{name}_sessions_ended",
-            "Sessions, by how they ended.",
-            ("outcome",),
-            registry=registry,
+        self.decision_s = self._histogram(
+            "uplink_decision_seconds", "From open to the first share.", DECISION_BUCKETS_S
         )
 
     def watch(self, metric: str, description: str, value: Callable[[], float]) -> None:
         """A gauge that is read when it is asked for; from another thread, so a plain number."""
-        Gauge(f"scout_cloud_{metric}", description, registry=self.registry).set_function(value)
+        Gauge(PREFIX + metric, description, registry=self.registry).set_function(value)
 
     def granted(self, group: str, tenant: TenantId, grant: Grant) -> None:
         self._grants.labels(group, self._tenant(tenant), grant.mode.value).inc()
@@ -174,3 +134,12 @@ class CloudMetrics:
                 return OTHER_TENANTS
             self._tenants.add(tenant)
         return tenant
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...]) -> Gauge:
+        return Gauge(PREFIX + name, text, labels, registry=self.registry)
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(PREFIX + name, text, registry=self.registry, buckets=buckets)

@@ -27,6 +27,11 @@ class PacedSession(Protocol):
         """Payload received without a gap."""
         ...
 
+    @property
+    def switches(self) -> tuple[events.SwitchReceived, ...]:
+        """The switches announced so far; none is missing of the bytes received."""
+        ...
+
     def post(self, event: events.CloudEvent) -> None:
         """Hands the session an event."""
         ...
@@ -53,13 +58,17 @@ class UplinkSeat:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A session that wants to send: who, until when, in which ways, and how it is then accepted."""
+    """A session that wants to send: who, until when, in which ways, and how it is then accepted.
+
+    ``opened`` is the column of ``alternatives`` that the edge means to send.
+    """
 
     tenant: TenantId
     agent: AgentId
     session_id: SessionId
     deadline_at_s: float
     alternatives: tuple[Alternative, ...]
+    opened: int
     accept: events.AcceptDecided
 
     @property
@@ -74,9 +83,10 @@ class ScheduledSession:
 
     Attributes:
         rate_bytes_per_s, offer: of its latest grant; the offer is a column of ``alternatives``.
-        booked_bytes: payload that the scheduler was told of.
+        booked_bytes, booked_switches: payload and switches that the scheduler was told of.
         base_bytes: payload from before the agent attached anew; the scheduler counts from there.
-        sent: column that the edge says it sends; None: what was granted last.
+        asked: column that the acceptance asked for.
+        sent: column that the edge sends, as its open and its switches say.
     """
 
     opening: Opening
@@ -84,12 +94,14 @@ class ScheduledSession:
     port: PacedSession
     opened_s: float
     alternatives: tuple[Alternative, ...]
+    sent: int
     accepted: bool = False
     rate_bytes_per_s: float = 0.0
     offer: int = 0
-    sent: int | None = None
+    asked: int = 0
     base_bytes: int = 0
     booked_bytes: int = 0
+    booked_switches: int = 0
 
     def arrival(self) -> RequestArrived:
         """The event that tells the scheduler of it."""
@@ -105,10 +117,9 @@ class ScheduledSession:
         self.seat = seat
         received = self.port.received_bytes
         if received:
-            column = self.offer if self.sent is None else self.sent
-            going_on = self.alternatives[column]
+            going_on = self.alternatives[self.sent]
             self.alternatives = (going_on.left_after(received - self.base_bytes),)
-            self.offer, self.sent = 0, 0
+            self.offer = self.asked = self.sent = 0
             self.base_bytes = self.booked_bytes = received
 
     def share(self) -> UplinkShare:

@@ -65,7 +65,8 @@ class LiveSession:
         way = f"{switch.mode.value}@{switch.retention:g}"
         note = f"{way} from byte {switch.offset} ({switch.cause})"
         if switch.offset == 0:
-            opened = self._assembler.parameters
+            opened, share = self._assembler.parameters, self.served.share
+            asked = share is not None and share.mode is switch.mode
             if switch.cause == CAUSE_ALLOCATION:
                 before = f"{opened.mode.value}@{opened.retention:g}"
                 note = f"the cloud's scheduler asked for {way} instead of {before}"
@@ -73,7 +74,7 @@ class LiveSession:
                 opened,
                 mode=switch.mode,
                 retention=switch.retention,
-                execution=self._tracking.execution_of(switch, opened.execution),
+                execution=share.execution if share and asked else opened.execution,
             )
         self._switches.append(note)
         self._tracking.switched(switch)

@@ -66,6 +66,13 @@ class CloudSettings(ServingSettings):
         description="Capacity of each uplink group, in payload bytes per second, as a table: the "
         "uplinks named here are scheduled among their agents, others are not.",
     )
+    uplink_deadline_reserve: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Part of the time to a request's deadline that the schedule of its uplink "
+        "leaves free: predicted compute times err, and a busy host sends late.",
+    )
     tenant_weights: Table = Field(
         default_factory=dict[str, float],
         description="How much a tenant's answers count beside others' on a scheduled uplink; 1.0 "

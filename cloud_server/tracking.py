@@ -9,11 +9,10 @@ import time
 from dataclasses import dataclass
 
 from cloud_server.metrics import CloudMetrics
-from cloud_server.offers import column_of
 from cloud_server.scheduled_session import Opening, UplinkSeat
 from cloud_server.uplink import Uplink
 from scout_core.errors import CreditExceededError, ScoutError
-from scout_core.modes import Execution, Mode, TenantId
+from scout_core.modes import Mode, TenantId
 from scout_core.protocol.actions import ApplySwitch
 
 OUTCOME_OK = "OK"
@@ -43,16 +42,6 @@ class SessionTracking:
     def switched(self, switch: ApplySwitch) -> None:
         """Blocks from here on are coded otherwise."""
         self.mode = switch.mode
-        if self.opening is not None:
-            self.uplink.switched(self.opening.key, switch.mode, switch.retention)
-
-    def execution_of(self, switch: ApplySwitch, opened: Execution | None) -> Execution | None:
-        """The execution that belongs to a switch of the whole payload: its offer's, if there is
-        one, else what was opened."""
-        if self.opening is None:
-            return opened
-        column = column_of(self.opening.alternatives, switch.mode, switch.retention)
-        return opened if column is None else self.opening.alternatives[column].execution
 
     def payload_complete(self) -> None:
         """The session needs the uplink no more."""

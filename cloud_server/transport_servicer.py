@@ -12,7 +12,7 @@ import grpc
 from cloud_server.admission import check_open, payload_limit_bytes
 from cloud_server.host import ModelHost
 from cloud_server.metrics import CloudMetrics
-from cloud_server.offers import alternatives_of
+from cloud_server.offers import alternatives_of, column_of
 from cloud_server.scheduled_session import Opening
 from cloud_server.session import LiveSession
 from cloud_server.settings import CloudSettings
@@ -104,12 +104,16 @@ class TransportServicer:
             self._metrics, self._uplink, tenant, parameters.mode, due_s, seat
         )
         if seat is not None:
+            reserve_s = self._settings.uplink_deadline_reserve * max(parameters.deadline_s, 0.0)
+            alternatives = alternatives_of(parameters, self._host, tenant)
+            opened = column_of(alternatives, parameters.mode, parameters.retention)
             tracking.opening = Opening(
                 tenant,
                 parameters.agent_id,
                 parameters.session_id,
-                due_s,
-                alternatives_of(parameters, self._host, tenant),
+                due_s - reserve_s,
+                alternatives,
+                opened or 0,
                 self._acceptance(parameters, tenant),
             )
         return tracking

@@ -52,7 +52,7 @@ from scout_core.errors import (
     PeerUnavailableError,
     ScoutError,
 )
-from scout_core.modes import AgentId, Mode, SessionId, TenantId
+from scout_core.modes import AgentId, SessionId, TenantId
 from scout_core.protocol import events
 
 BEATS_PER_LEASE: Final = 2.5
@@ -178,23 +178,9 @@ class Uplink:
     def open(self, opening: Opening, seat: UplinkSeat, port: PacedSession) -> None:
         """A new session; it is accepted, or refused, by what the scheduler decides."""
         now = self._clock()
-        session = ScheduledSession(opening, seat, port, now, opening.alternatives)
+        session = ScheduledSession(opening, seat, port, now, opening.alternatives, opening.opened)
         self._sessions[opening.key] = session
         self._tell(session.arrival(), now)
-
-    def switched(self, key: SessionId, mode: Mode, retention: float) -> None:
-        """From here on the session's payload is coded otherwise."""
-        session = self._sessions.get(key)
-        if session is None:
-            return
-        column = column_of(session.alternatives, mode, retention)
-        if column is None:
-            log.warning("switch_not_offered", session=key, mode=mode.value)
-            return
-        now = self._clock()
-        self._note_progress(session, now)
-        session.sent = column
-        self._tell(RequestSwitched(key, column), now)
 
     def finish(self, key: SessionId) -> None:
         """The payload is complete, or the session is over; more than once is harmless."""
@@ -258,11 +244,31 @@ class Uplink:
             self._wake.set()
 
     def _note_progress(self, session: ScheduledSession, now: float) -> None:
+        """Bytes and switches in stream order: a byte counts by how it was coded."""
         received = session.port.received_bytes
-        if received > session.booked_bytes:
-            self._metrics.received(session.seat.group, received - session.booked_bytes)
-            session.booked_bytes = received
-            self._tell(RequestProgress(session.opening.key, received - session.base_bytes), now)
+        for switch in session.port.switches[session.booked_switches :]:
+            if switch.offset > received:
+                break
+            session.booked_switches += 1
+            self._book(session, switch.offset, now)
+            column = _column_after(switch, session)
+            if column is None:
+                key = session.opening.session_id
+                log.warning("switch_not_offered", session=key, mode=switch.mode.value)
+                continue
+            session.sent = column
+            self._tell(RequestSwitched(session.opening.key, column), now)
+        self._book(session, received, now)
+
+    def _book(self, session: ScheduledSession, received_bytes: int, now: float) -> None:
+        if received_bytes > session.booked_bytes:
+            if session.booked_bytes == session.base_bytes:
+                # The scheduler may have thought again before the first byte; this is what came.
+                self._tell(RequestSwitched(session.opening.key, session.sent), now)
+            self._metrics.received(session.seat.group, received_bytes - session.booked_bytes)
+            session.booked_bytes = received_bytes
+            progress = received_bytes - session.base_bytes
+            self._tell(RequestProgress(session.opening.key, progress), now)
 
     def _perform(self, actions: tuple[Action, ...], now: float) -> None:
         for action in actions:
@@ -293,7 +299,7 @@ class Uplink:
                 lease_s = grant.expires_at_s - now
                 seat.advise(Advice(session.opening.session_id, session.share(), lease_s))
             return
-        session.accepted = True
+        session.accepted, session.asked = True, grant.offer
         session.rate_bytes_per_s = grant.rate_bytes_per_s
         self._metrics.decision_s.observe(now - session.opened_s)
         self._metrics.recommended(seat.group, seat.tenant, grant.mode)
@@ -365,6 +371,17 @@ class Uplink:
         return tuple(
             session for session in self._sessions.values() if session.opening.agent == agent
         )
+
+
+def _column_after(switch: events.SwitchReceived, session: ScheduledSession) -> int | None:
+    """The alternative that a switch stands for. At the very start it mostly is the one asked for,
+    of which there may be two executions; a switch names none."""
+    asked = session.alternatives[session.asked].offer
+    column = column_of(session.alternatives, switch.mode, switch.retention)
+    if switch.offset > 0 or column is None or asked.mode is not switch.mode:
+        return column
+    nearest = session.alternatives[column].offer
+    return session.asked if nearest.retention == asked.retention else column
 
 
 def _tenant_policies(settings: CloudSettings) -> tuple[TenantPolicy, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -22,9 +23,9 @@ from scout_core.control.estimator import GoodputEstimator
 from scout_core.control.probe import ProbeBudget
 from scout_core.control.samples import TransferSample
 from scout_core.errors import PeerTimeoutError, PeerUnavailableError, ScoutError
-from scout_core.modes import Mode, TenantId
+from scout_core.modes import Mode, SessionId, TenantId
 from scout_core.rpc.handlers import ATTACH_METHOD
-from scout_core.rpc.messages import MODE_TO_WIRE, decode
+from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
 from scout_core.rpc.registration import (
     ModelDescription,
     StageCostFigure,
@@ -63,6 +64,8 @@ class CloudView:
     costs: CostModel
     queue_s: float = 0.0
     draining: bool = False
+    uplink_scheduled: bool = False
+    """The cloud decides who sends what and how fast: wait for its word."""
 
 
 @dataclass(slots=True)
@@ -102,6 +105,10 @@ class Attachment:
     view: CloudView | None = None
     attached: asyncio.Event = field(default_factory=asyncio.Event)
     probe_budget: ProbeBudget = field(default_factory=ProbeBudget)
+    advised: dict[SessionId, Callable[[Mode], None]] = field(
+        default_factory=dict[SessionId, "Callable[[Mode], None]"]
+    )
+    """Who hears that a session's share is now made for another mode."""
     _round_trips_s: list[float] = field(default_factory=list)
     _probe: _Probe | None = None
     _last_failure: ScoutError | None = None
@@ -175,6 +182,7 @@ class Attachment:
             initial_credit_bytes=registered.initial_credit_bytes,
             heartbeat_interval_s=registered.heartbeat_interval.ToMilliseconds() / 1_000,
             costs=costs,
+            uplink_scheduled=registered.uplink_scheduled,
         )
         self._round_trips_s.clear()
         self._probe = None
@@ -237,7 +245,12 @@ class Attachment:
             case "drain":
                 log.warning("cloud_draining", cause=response.drain.reason)
                 self.view = replace(view, draining=True)
-            case "grant" | "registered" | None:
+            case "grant":
+                advise = self.advised.get(SessionId(response.grant.session_id))
+                mode = MODE_FROM_WIRE.get(response.grant.mode)
+                if advise is not None and mode is not None:
+                    advise(mode)
+            case "registered" | None:
                 log.debug("control_message_ignored", kind=response.WhichOneof("event"))
             case _:
                 log.debug("control_message_unknown")

@@ -28,7 +28,7 @@ from scout_core.codec.positions import encode_positions
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
 from scout_core.control.cost import Stage
-from scout_core.control.downgrade import CAUSE_DEADLINE, FinishWithTokens, Keep, SwitchTo
+from scout_core.control.downgrade import FinishWithTokens, Keep, SwitchTo
 from scout_core.control.offers import ENCODE_STAGES, CloudContext
 from scout_core.engine import Engine, KvCache
 from scout_core.engine.scoring import ScoutContext
@@ -36,6 +36,7 @@ from scout_core.errors import ModeUnavailableError
 from scout_core.modes import Execution, Mode
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.events import ModeSwitched
+from scout_core.protocol.opening import CAUSE_ALLOCATION
 from scout_core.rpc.session_client import PayloadItem
 from scout_core.selection import select_top
 
@@ -60,6 +61,8 @@ class PayloadSource:
 
     def __init__(self, host: EdgeHost, question: Question, plan: Plan, steering: Steering) -> None:
         self.times = PayloadTimes()
+        self.plan = plan
+        """What the payload follows; the cloud's scheduler may have asked for another."""
         self.mode = plan.offer.mode
         """How the latest block is coded; differs from the plan's after a switch."""
         self._host = host
@@ -69,7 +72,16 @@ class PayloadSource:
         self._steering = steering
 
     async def items(self) -> AsyncIterator[PayloadItem]:
-        """Encoded blocks and switches, in stream order; made when they are asked for."""
+        """Encoded blocks and switches, in stream order; made when they are asked for.
+
+        On a scheduled uplink nothing is made before the cloud has said what it wants.
+        """
+        if self._steering.guidance is not None:
+            plan = await self._steering.guidance.settled()
+            if plan.offer is not self._offer:
+                self._offer, self.mode = plan.offer, plan.offer.mode
+                self.plan = self._steering.plan = plan
+                yield ModeSwitched(self.mode, plan.offer.retention, CAUSE_ALLOCATION)
         match self._offer.mode:
             case Mode.KV_BF16 | Mode.KV_INT8 | Mode.KV_INT4:
                 source = self._full_kv()
@@ -105,7 +117,7 @@ class PayloadSource:
                     yield ModeSwitched(remainder.mode, FULL, cause)
                 case FinishWithTokens():
                     self.mode = Mode.SCOUT
-                    yield ModeSwitched(Mode.SCOUT, FULL, CAUSE_DEADLINE)
+                    yield ModeSwitched(Mode.SCOUT, FULL, self._steering.finish_cause)
                     if self._cloud_context is CloudContext.ABSENT:
                         yield self._tokens_block(self._question.stored.tokens)
                     return

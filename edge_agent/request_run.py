@@ -19,6 +19,7 @@ from scout.v1 import inference_pb2, types_pb2
 
 from edge_agent.attachment import Attachment, CloudView
 from edge_agent.attempts import Attempts, Patience
+from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.payload import PayloadSource
 from edge_agent.planning import Plan, Planner, Question, requested_execution
@@ -74,6 +75,8 @@ class _Attempt:
     client: SessionClient
     source: PayloadSource
     outcomes: asyncio.Queue[Outcome | None]
+    guidance: Guidance | None = None
+    """Where the uplink is scheduled and the caller leaves the choice."""
 
 
 class RequestRun:
@@ -137,10 +140,18 @@ class RequestRun:
 
     def _attempt(self, plan: Plan, view: CloudView) -> _Attempt:
         outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue()
+        guidance = Guidance(plan) if self._is_guided(view) else None
+
+        def on_outcome(outcome: Outcome) -> None:
+            # At once, and not when the application takes what came before: the payload waits.
+            if guidance is not None and isinstance(outcome, actions.SessionAccepted):
+                guidance.accept(outcome.share)
+            outcomes.put_nowait(outcome)
+
         client = SessionClient(
             self._channel,
             self._session_options(view),
-            outcomes.put_nowait,
+            on_outcome,
             self._host.estimator.observe,
         )
         machine = client.machine
@@ -151,12 +162,23 @@ class RequestRun:
             plan,
             lambda: machine.unacked_bytes + machine.unsent_bytes,
             self._attachment.round_trip_s,
+            guidance,
         )
         source = PayloadSource(self._host, self._question, plan, steering)
-        return _Attempt(plan, view, client, source, outcomes)
+        return _Attempt(plan, view, client, source, outcomes, guidance)
+
+    def _is_guided(self, view: CloudView) -> bool:
+        """Whether the cloud's scheduler may choose: the caller and the operator forced nothing."""
+        return (
+            view.uplink_scheduled
+            and self._question.parameters.mode is None
+            and self._host.settings.policy == FREE_POLICY
+        )
 
     async def _serve(self, attempt: _Attempt) -> AsyncGenerator[inference_pb2.GenerateResponse]:
-        opening = self._open(attempt.plan, attempt.view)
+        opening = self._open(attempt)
+        if attempt.guidance is not None:
+            self._attachment.advised[self.session_id] = attempt.guidance.advise
         running = asyncio.create_task(attempt.client.run(opening, attempt.source.items()))
         running.add_done_callback(lambda _: attempt.outcomes.put_nowait(None))
         try:
@@ -175,10 +197,11 @@ class RequestRun:
                     case actions.Complete(summary):
                         # An empty answer is complete when its end arrives.
                         self._ttft_s = self._ttft_s or self._elapsed_s()
-                        self._note_computed(attempt.plan, summary)
+                        self._note_computed(attempt.source.plan, summary)
                         yield self._finished(attempt, summary)
             await running
         finally:
+            self._attachment.advised.pop(opening.session_id, None)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
@@ -222,8 +245,11 @@ class RequestRun:
         likely = int(forecast.median_bytes_per_s * FIRST_BURST_S)
         return min(view.initial_credit_bytes, max(likely, SMALLEST_BURST_BYTES))
 
-    def _open(self, plan: Plan, view: CloudView) -> OpenParameters:
-        question, offer = self._question, plan.offer
+    def _open(self, attempt: _Attempt) -> OpenParameters:
+        question, plan, view = self._question, attempt.plan, attempt.view
+        offer = plan.offer
+        # A scheduler that may not choose has to reckon with what will be sent.
+        fixed = view.uplink_scheduled and attempt.guidance is None
         return OpenParameters(
             session_id=self.session_id,
             agent_id=AgentId(self._host.settings.agent_id),
@@ -239,8 +265,15 @@ class RequestRun:
             expected_payload_bytes=offer.payload_bytes,
             round_trip_s=self._attachment.round_trip_s,
             offers=tuple(
-                Offer(other.mode, other.retention, other.payload_bytes, other.quality, other.edge_s)
-                for other in plan.offers[:MAX_OFFERS]
+                Offer(
+                    other.mode,
+                    other.retention,
+                    other.payload_bytes,
+                    other.quality,
+                    other.edge_s,
+                    requested_execution(other),
+                )
+                for other in ((offer,) if fixed else plan.offers[:MAX_OFFERS])
             ),
         )
 
@@ -307,7 +340,7 @@ class RequestRun:
         self.result = RequestResult(
             self.session_id,
             source.mode,
-            attempt.plan.offer.retention,
+            attempt.source.plan.offer.retention,
             payload_bytes,
             self._ttft_s,
             question.deadline_s,

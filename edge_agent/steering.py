@@ -12,12 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge_agent.attachment import CloudView
+from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.planning import CodecSizes, Plan, Question
 from scout_core.control.cost import Stage
-from scout_core.control.downgrade import Keep, Progress, Remainder, Verdict, decide
+from scout_core.control.downgrade import (
+    CAUSE_DEADLINE,
+    FinishWithTokens,
+    Keep,
+    Progress,
+    Remainder,
+    SwitchTo,
+    Verdict,
+    decide,
+)
 from scout_core.control.offers import ENCODE_STAGES, CloudContext
 from scout_core.modes import Execution, Mode
+from scout_core.protocol.opening import CAUSE_ALLOCATION
 
 STEERED = (Mode.KV_BF16, Mode.KV_INT8, Mode.KV_INT4)
 """Modes whose remaining blocks can be coded in any of the others."""
@@ -30,6 +41,8 @@ class Steering:
     Args:
         backlog_bytes: payload handed over and not yet acknowledged, now.
         round_trip_s: smallest round trip to the cloud.
+        guidance: on a scheduled uplink the cloud's scheduler decides instead: what this end sees of
+            the link is the share that it was given.
     """
 
     host: EdgeHost
@@ -38,6 +51,7 @@ class Steering:
     plan: Plan
     backlog_bytes: Callable[[], int]
     round_trip_s: float
+    guidance: Guidance | None = None
     _switched_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -45,11 +59,18 @@ class Steering:
         """A mode that the caller forced is kept, whatever the link does."""
         return self.question.parameters.mode is None and self.plan.offer.mode in STEERED
 
+    @property
+    def finish_cause(self) -> str:
+        """Why the rest is left to the cloud, if it is."""
+        return CAUSE_DEADLINE if self.guidance is None else CAUSE_ALLOCATION
+
     def consider(self, mode: Mode, position: int, now: float) -> Verdict:
         """What to do with the positions from ``position`` on, coded as ``mode`` so far."""
         if not self.enabled:
             return Keep(1.0)
         remaining = self.plan.facts.prefix_tokens - position
+        if self.guidance is not None:
+            return self._as_asked(mode, self.guidance.mode, remaining)
         progress = Progress(
             current=self._remainder(mode, remaining),
             alternatives=tuple(
@@ -66,6 +87,15 @@ class Steering:
         if not isinstance(verdict, Keep):
             self._switched_s = now
         return verdict
+
+    def _as_asked(self, mode: Mode, wanted: Mode, remaining: int) -> Verdict:
+        if wanted is mode:
+            return Keep(1.0)
+        if wanted in STEERED:
+            return SwitchTo(self._remainder(wanted, remaining), 1.0, CAUSE_ALLOCATION)
+        if wanted is Mode.SCOUT:
+            return FinishWithTokens(self._remainder(wanted, remaining), 1.0)
+        return Keep(1.0)  # a selection cannot go on where whole KV has begun
 
     def _remainder(self, mode: Mode, remaining: int) -> Remainder:
         """The rest of the payload in one mode; SCOUT means as tokens, prefilled by the cloud."""

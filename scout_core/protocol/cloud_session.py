@@ -50,7 +50,7 @@ from scout_core.protocol.events import (
     TimerExpired,
     TokenProduced,
 )
-from scout_core.protocol.opening import ContextState, OpenParameters
+from scout_core.protocol.opening import ContextState, OpenParameters, UplinkShare
 from scout_core.protocol.payload_receiver import PayloadReceiver, ReceivePolicy
 from scout_core.protocol.transitions import StateTracker
 
@@ -111,6 +111,16 @@ class CloudSession:
     def received_bytes(self) -> int:
         """Payload bytes received without a gap."""
         return self._receiver.received
+
+    @property
+    def share(self) -> UplinkShare | None:
+        """What the edge was told with the acceptance; None: not accepted, or not scheduled."""
+        return self._accept.share
+
+    @property
+    def switches(self) -> tuple[SwitchReceived, ...]:
+        """All switches announced so far, in stream order."""
+        return self._receiver.switches
 
     @property
     def waiting_bytes(self) -> int:

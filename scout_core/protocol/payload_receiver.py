@@ -57,6 +57,12 @@ class PayloadReceiver:
         return self._reassembler.waiting_bytes
 
     @property
+    def switches(self) -> tuple[SwitchReceived, ...]:
+        """All switches announced so far, in stream order; one is known before a byte it describes
+        is counted as received."""
+        return tuple(self._switches)
+
+    @property
     def window(self) -> CreditWindow:
         """The credit rule, for its limit and goodput."""
         return self._window

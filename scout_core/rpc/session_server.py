@@ -28,7 +28,7 @@ from scout_core.protocol import actions, events
 from scout_core.protocol.blocks import Block
 from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
-from scout_core.protocol.opening import OpenParameters
+from scout_core.protocol.opening import OpenParameters, UplinkShare
 from scout_core.rpc.session_wire import (
     SendAckWithCredit,
     decode_edge,
@@ -114,6 +114,16 @@ class ServedSession:
     def received_bytes(self) -> int:
         """Payload received without a gap; at its full length once the payload is complete."""
         return self._machine.received_bytes
+
+    @property
+    def share(self) -> UplinkShare | None:
+        """What the edge was told with the acceptance on a scheduled uplink."""
+        return self._machine.share
+
+    @property
+    def switches(self) -> tuple[events.SwitchReceived, ...]:
+        """The switches announced so far; none is missing of the bytes received."""
+        return self._machine.switches
 
     @property
     def is_complete(self) -> bool:
