@@ -44,6 +44,7 @@ class _Options:
     seed: int
     cloud_model: str
     scout_model: str
+    threads: int
     as_json: bool
 
 
@@ -58,6 +59,13 @@ class _Options:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of traces and requests.")
 @click.option("--cloud-model", default="bundled:smollm2-135m-qa", show_default=True)
 @click.option("--scout-model", default="bundled:smollm2-135m-scout", show_default=True)
+@click.option(
+    "--threads",
+    type=click.IntRange(0, 1024),
+    default=0,
+    show_default=True,
+    help="Torch threads of each daemon; 1 where the processors are shared.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def command(**options: Any) -> None:
     """Deadlines kept in real time, beside what the virtual-time twin makes of the same requests."""
@@ -100,15 +108,15 @@ async def _testbed(
 ) -> AsyncGenerator[tuple[InferenceClient, LinkEmulator]]:
     """Cloud, link and edge as they run in the field: two processes and a link between them."""
     cloud_port, edge_port = free_port(), free_port()
-    cloud = f"127.0.0.1:{cloud_port}"
+    cloud, threads = f"127.0.0.1:{cloud_port}", ("--threads", str(options.threads))
     async with (
-        DaemonProcess("scout-cloud", "--listen", cloud, "--model", options.cloud_model),
+        DaemonProcess("scout-cloud", "--listen", cloud, "--model", options.cloud_model, *threads),
         LinkEmulator(link_config(first.schedule), ("127.0.0.1", cloud_port)) as emulator,
         DaemonProcess(
             "scout-edge",
             *("--listen", f"127.0.0.1:{edge_port}", "--agent-id", "realtime"),
             *("--cloud", "{}:{}".format(*emulator.address)),
-            *("--cloud-model", options.cloud_model, "--scout-model", options.scout_model),
+            *("--cloud-model", options.cloud_model, "--scout-model", options.scout_model, *threads),
         ),
         InferenceClient(f"127.0.0.1:{edge_port}") as client,
     ):
