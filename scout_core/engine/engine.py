@@ -103,6 +103,20 @@ class Engine:
                 model=self.name,
             )
 
+    @property
+    def module(self) -> Any:
+        """transformers' model itself, for studies that batch questions: to read, not to change."""
+        return self._model.module
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return self._model.stop_ids
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """The text of an answer's tokens, without control tokens."""
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
     def new_cache(self, capacity_tokens: int = 0) -> KvCache:
         """An empty cache; a good guess of its final length saves copying."""
         return KvCache(self.geometry, self._stack.dtype, self._stack.device, capacity_tokens)

@@ -29,7 +29,7 @@ class Model:
 
     weights: DecoderWeights
     shape: DecoderShape
-    stop_token: int
+    stop_tokens: frozenset[int]
 
     @property
     def device(self) -> torch.device:
@@ -119,11 +119,12 @@ def greedy_answers(
     place = place + torch.tensor([len(tail) for tail in tails], device=model.device)
     answers: list[list[int]] = [[] for _ in tails]
     alive = torch.arange(len(tails), device=model.device)
+    stops = torch.tensor(sorted(model.stop_tokens), device=model.device)
     for step in range(max_new):
         for row, value in zip(alive.tolist(), token.tolist(), strict=True):
-            if value != model.stop_token:
+            if value not in model.stop_tokens:
                 answers[row].append(value)
-        going = token != model.stop_token
+        going = ~torch.isin(token, stops)
         if step == max_new - 1 or not bool(going.any()):
             break
         # Finished rows leave at once: the cost of a step on CPU is proportional to its rows.
@@ -139,3 +140,36 @@ def greedy_answers(
         token = logits_of(model.weights, model.shape, out[:, 0]).argmax(dim=-1)
         place = place + 1
     return answers
+
+
+@torch.no_grad()
+def question_attention(
+    model: Model, prefix: Prefix, tails: Sequence[Sequence[int]], starts: Sequence[int]
+) -> list[Tensor]:
+    """Per row the attention ``[layers, heads, columns]`` of its tail to the prefix, row-averaged.
+
+    The softmax runs over everything the tail sees, as in the engine; float32 on the CPU.
+    """
+    found: list[Tensor] = []
+    ids, lengths = padded(tails, model.device)
+    steps = torch.arange(ids.shape[1], device=model.device)
+    real = steps[None] < lengths[:, None]
+    causal = (steps[None, :] <= steps[:, None])[None] & real[:, None, :]
+    before = prefix.valid[:, None, :].expand(-1, ids.shape[1], -1)
+    mask = torch.cat((before, causal), dim=2)
+    columns = prefix.valid.shape[1]
+
+    def observe(_: int, query: Tensor, key: Tensor) -> None:
+        size, heads, rows, head_dim = query.shape
+        folded = query.reshape(size, key.shape[1], -1, head_dim)
+        scores = (folded @ key.transpose(2, 3)).float() * head_dim**-0.5
+        scores = scores.view(size, heads, rows, -1).masked_fill(~mask[:, None], -1e9)
+        seen = scores.softmax(-1)[..., :columns] * real[:, None, :, None]
+        found.append(seen.sum(2) / lengths[:, None, None])
+
+    cache = prefix.cache.with_room(None, ids.shape[1])
+    place = torch.tensor(starts, device=model.device)[:, None] + steps[None]
+    run = Pass(place, mask=mask[:, None], past=cache, observe=observe)
+    hidden_states(model.weights, model.shape, model.weights.embedding[ids], run)
+    whole = torch.stack(found, dim=1).cpu()
+    return [whole[row, :, :, : int(count)] for row, count in enumerate(prefix.lengths.tolist())]

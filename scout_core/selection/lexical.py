@@ -326,7 +326,8 @@ def features(pieces: Sequence[str], question: str) -> Floats:
     """Feature table ``[n, len(FEATURES)]`` for context tokens with texts ``pieces``.
 
     Args:
-        pieces: the decoded text of every context token; joined they are the passage.
+        pieces: the decoded text of every context token; joined they are the passage. A token
+            belongs to the word of its *last* character: blanks lead, as in byte-level BPE.
         question: the question's text.
     """
     count = len(pieces)

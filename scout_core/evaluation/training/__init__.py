@@ -1,1 +1,1 @@
-"""Scripts that train the bundled pair, runnable as ``python -m scout_core.evaluation.training.…``."""
+"""Scripts that train the bundled pair: ``python -m scout_core.evaluation.training.NAME``."""

@@ -52,4 +52,4 @@ def load_base(folder: Path, device: torch.device) -> tuple[Base, DecoderShape, P
 @torch.no_grad()
 def ready_model(base: Base, shape: DecoderShape, adapter: LowRank | None, stop: int) -> Model:
     """A model that answers, with the adapter merged."""
-    return Model(merged(base, adapter, layers=shape.layers), shape, stop)
+    return Model(merged(base, adapter, layers=shape.layers), shape, frozenset((stop,)))

@@ -85,10 +85,11 @@ def chat_rows(model: Model, prompter: Prompter, messages: Sequence[str], seed: i
     prompts = [prompter.chat(message) for message in messages]
     draw = Draw(temperature=0.8, top_p=0.95, max_new=REPLY_TOKENS)
     replies = sampled(model, prompts, draw, seed=seed, token_budget=300_000)
+    stop = min(model.stop_tokens)
     rows: list[Row] = []
     for start in range(0, len(prompts), 64):
         group = list(zip(prompts[start : start + 64], replies[start : start + 64], strict=True))
-        sequences = [[*prompt, *reply, model.stop_token] for prompt, reply in group]
+        sequences = [[*prompt, *reply, stop] for prompt, reply in group]
         ids, _ = padded(sequences, model.device)
         places = torch.arange(ids.shape[1], device=model.device)[None].expand_as(ids)
         out, _ = hidden_states(

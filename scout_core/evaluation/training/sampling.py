@@ -101,6 +101,7 @@ def _continued(
     cache = prefix.cache.with_room(None, draw.max_new)
     valid, place = prefix.valid, prefix.lengths.clone()
     drawn: list[Tensor] = []
+    stops = torch.tensor(sorted(model.stop_tokens), device=model.device)
     stopped = torch.zeros_like(token, dtype=torch.bool)
     for _ in range(draw.max_new):
         valid = torch.cat((valid, torch.ones_like(valid[:, :1])), dim=1)
@@ -111,8 +112,9 @@ def _continued(
         place = place + 1
         token = nucleus(logits_of(model.weights, model.shape, hidden[:, 0]), draw, generator)
         drawn.append(token.masked_fill(stopped, -1))
-        stopped = stopped | (token == model.stop_token)
+        stopped = stopped | torch.isin(token, stops)
         if bool(stopped.all()):
             break
     table = torch.stack(drawn, dim=1).tolist()
-    return [[t for t in row if t not in (-1, model.stop_token)] for row in table]
+    ended = {-1, *model.stop_tokens}
+    return [[t for t in row if t not in ended] for row in table]

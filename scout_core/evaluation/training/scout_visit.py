@@ -203,9 +203,8 @@ def compare(
         ratio = float(values.mean()) / max(whole, 1e-9)
         report["rows"][name] = {"f1": float(values.mean()), "ratio": ratio, "sources": split}
         base = name.split("/")[0]
-        note(
-            f"  {name:28s} f1 {values.mean():.4f} ratio {ratio:.4f} {recalls.get(base, 0):.3f} {split}"
-        )
+        recall = recalls.get(base, 0.0)
+        note(f"  {name:28s} f1 {values.mean():.4f} ratio {ratio:.4f} {recall:.3f} {split}")
     return report
 
 

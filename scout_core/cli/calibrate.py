@@ -1,0 +1,61 @@
+"""``scout calibrate``: fit and measure a cloud and scout pair, write its profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from scout_core.cli.eval_quality import CLOUD_MODEL, SCOUT_MODEL, retention_list
+from scout_core.engine import Engine
+from scout_core.errors import ProfileError
+from scout_core.evaluation.dataset import load_examples
+from scout_core.evaluation.quality_models import load_pair
+from scout_core.evaluation.quality_profile import Request, calibrate
+from scout_core.models.profile import write_profile
+from scout_core.selection import HeadWeights
+
+
+def fitted_heads(path: Path, cloud: Engine) -> HeadWeights:
+    """Weights that the training scripts wrote, ``heads`` ``[layers · heads]``.
+
+    Raises:
+        ProfileError: not such a file, or of another model.
+    """
+    try:
+        flat = load_file(str(path))["heads"].float()
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ProfileError(f"{path.name} holds no head weights: {error}.") from error
+    if flat.numel() != cloud.layers * cloud.heads:
+        raise ProfileError(f"{path.name} is not of {cloud.name}: {flat.numel()} weights.")
+    return HeadWeights(flat.view(cloud.layers, cloud.heads), pool_width=1)
+
+
+@click.command(name="calibrate")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="JSONL of questions.")
+@click.option("--cloud", default=CLOUD_MODEL, show_default=True)
+@click.option("--scout", default=SCOUT_MODEL, show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True)
+@click.option("--name", default="calibrated", show_default=True, help="The profile's name.")
+@click.option("--n", "count", type=click.IntRange(20), default=200, show_default=True)
+@click.option("--heads", type=click.Path(path_type=Path), help="Weights fitted by training.")
+@click.option("--retention", default="0.5,0.25,0.1", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The profile on stdout as well.")
+def command(**options: Any) -> None:
+    """Fit head weights and measure quality and cost of a pair; write a profile."""
+    progress = Console(stderr=True)
+    examples = load_examples(options["data"])
+    retentions = retention_list(options["retention"])
+    pair = load_pair(options["cloud"], options["scout"], None)
+    described = f"{options['data'].name}, {len(examples)} rows"
+    heads = None if options["heads"] is None else fitted_heads(options["heads"], pair.cloud)
+    request = Request(options["name"], retentions, options["count"], described, heads)
+    profile = calibrate(pair, examples, request, progress.print)
+    write_profile(profile, options["out"])
+    progress.print(f"wrote {options['out'].name}")
+    if options["as_json"]:
+        click.echo(profile.model_dump_json(exclude_none=True))

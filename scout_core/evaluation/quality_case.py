@@ -1,0 +1,149 @@
+"""One question with everything selectors need, and the selections they make.
+
+Owns tokenising a row, finding the answer's tokens, and the table of selectors by name. Knows the
+pair's engines; runs no answers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scout_core.engine.scoring import ScoutContext
+from scout_core.engine.trained_scout import pieces_of
+from scout_core.evaluation.baselines_attention import mean_scores, snap_scores
+from scout_core.evaluation.baselines_positions import (
+    oracle_scores,
+    random_scores,
+    recent_scores,
+    sink_window_scores,
+)
+from scout_core.evaluation.baselines_retrieval import (
+    SentenceEmbedder,
+    bm25_scores,
+    embedding_scores,
+)
+from scout_core.evaluation.dataset import Example
+from scout_core.evaluation.quality_models import Pair
+from scout_core.selection.scores import calibrated_scores
+from scout_core.selection.selectors import select_top
+
+SCOUT = "scout"
+CLOUD = "cloud"
+ORACLE = "oracle"
+Scores = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question in the cloud's tokens."""
+
+    example: Example
+    tokens: tuple[int, ...]
+    pieces: tuple[str, ...]
+    tail: tuple[int, ...]
+    answer_spans: tuple[tuple[int, int], ...]
+    """Token ranges of every occurrence of an answer in the context."""
+
+
+def _characters(context: str, answers: Sequence[str]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for answer in answers:
+        if answer.strip():
+            pattern = rf"(?<!\w){re.escape(answer.strip())}(?!\w)"
+            found += [match.span() for match in re.finditer(pattern, context, re.IGNORECASE)]
+    return sorted(set(found))
+
+
+def case_of(pair: Pair, example: Example) -> Case:
+    """Tokenises one row for the cloud.
+
+    Raises:
+        EmptyInputError: an empty context or question.
+    """
+    prompt = pair.cloud.prompt
+    spans = prompt.context_spans(example.context)
+    ranges: list[tuple[int, int]] = []
+    for first, last in _characters(example.context, example.answers):
+        inside = [i for i, (begin, end) in enumerate(spans) if begin < last and end > first]
+        if inside:
+            ranges.append((inside[0], inside[-1] + 1))
+    return Case(
+        example=example,
+        tokens=prompt.context_tokens(example.context),
+        pieces=tuple(pieces_of(example.context, spans)),
+        tail=prompt.tail_tokens(example.question),
+        answer_spans=tuple(ranges),
+    )
+
+
+def scout_scores(pair: Pair, case: Case) -> Scores:
+    """The scout's scores, exactly as an edge computes them.
+
+    Raises:
+        UnsupportedModelError: the pair's tokenizers differ, so that positions mean other things.
+    """
+    context = ScoutContext(case.example.context, case.tokens)
+    return pair.scorer.score(context, case.example.question).scores.numpy()
+
+
+def all_scores(
+    pair: Pair,
+    case: Case,
+    attention: Tensor,
+    embedder: SentenceEmbedder | None,
+    seed: int,
+) -> dict[str, Scores]:
+    """Scores ``[n]`` of every selector by name.
+
+    Args:
+        attention: the cloud's ``[layers, heads, n]`` over the context.
+    """
+    count = len(case.tokens)
+    question = case.example.question
+    found: dict[str, Scores] = {
+        SCOUT: scout_scores(pair, case),
+        ORACLE: oracle_scores(count, case.answer_spans),
+        "random": random_scores(count, seed),
+        "recent": recent_scores(count),
+        "sinks_window": sink_window_scores(count),
+        "uniform_mean": mean_scores(attention).numpy(),
+        "snap_pooling": snap_scores(attention).numpy(),
+        "bm25": bm25_scores(case.pieces, question),
+    }
+    if pair.heads is not None:
+        found[CLOUD] = calibrated_scores(attention, pair.heads).numpy()
+    if embedder is not None:
+        found["minilm"] = embedding_scores(embedder, case.pieces, question)
+    return found
+
+
+def answer_recall(case: Case, kept: NDArray[np.int64]) -> float | None:
+    """Share of the answer's tokens kept, of its best-kept occurrence; None without one."""
+    if not case.answer_spans:
+        return None
+    chosen = np.zeros(len(case.tokens), dtype=np.bool_)
+    chosen[kept] = True
+    return max(float(chosen[begin:end].mean()) for begin, end in case.answer_spans)
+
+
+def overlap(kept: NDArray[np.int64], other: NDArray[np.int64]) -> float:
+    """Share of ``kept`` that is in ``other`` (the paper's figure: 82 to 83 %)."""
+    return len(np.intersect1d(kept, other)) / max(len(kept), 1)
+
+
+def selections(
+    scores: Mapping[str, Scores], retentions: Sequence[float]
+) -> dict[tuple[str, float], NDArray[np.int64]]:
+    """Kept positions by (selector, retention), ascending."""
+    return {
+        (name, retention): select_top(torch.from_numpy(np.ascontiguousarray(values)), retention)
+        for name, values in scores.items()
+        for retention in retentions
+    }

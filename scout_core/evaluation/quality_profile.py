@@ -1,0 +1,185 @@
+"""``scout calibrate``: head weights, quality table and cost lines of a pair, as a profile.
+
+Owns the split of the data (heads are fitted on one half of the articles, quality is measured on
+the other), the fit, and the assembly of the profile. The daemons read what this writes.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from scout_core.control.cost import Stage
+from scout_core.engine import Engine
+from scout_core.engine.scoring import ScoutContext
+from scout_core.errors import EmptyInputError
+from scout_core.evaluation.dataset import Example, data_hash, hold_out
+from scout_core.evaluation.quality_case import CLOUD, SCOUT, case_of
+from scout_core.evaluation.quality_models import Pair
+from scout_core.evaluation.quality_study import KV_SELECT_RETENTION, Plan, QualityRow, Study
+from scout_core.models.profile import (
+    CostRecord,
+    HeadWeightsRecord,
+    ModelRecord,
+    Profile,
+    QualityRecord,
+)
+from scout_core.models.quality import UNBOUNDED_TOKENS
+from scout_core.modes import Execution, Mode
+from scout_core.selection import HeadWeights
+from scout_core.selection.calibration import CalibrationCase, fit_head_weights
+
+SPLIT_SEED = 11
+LONG_FROM_TOKENS = 512
+"""Contexts from here on get rows of their own, where there are enough of them."""
+LEAST_PER_BAND = 20
+COST_LENGTHS = (64, 192)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to calibrate: profile name, retentions, most questions measured, data's description."""
+
+    name: str
+    retentions: tuple[float, ...]
+    questions: int
+    data_description: str
+    heads: HeadWeights | None = None
+    """Fitted elsewhere, e.g. by the training scripts; then every row is measured."""
+
+
+def _fitted(engine: Engine, examples: Sequence[Example], pair: Pair) -> HeadWeights:
+    cases: list[CalibrationCase] = []
+    for example in examples:
+        case = case_of(pair, example)
+        if not case.answer_spans:
+            continue
+        head = engine.prompt.head_tokens
+        cache = engine.new_cache(len(head) + len(case.tokens))
+        engine.prefill(cache, (*head, *case.tokens))
+        tail = engine.prompt.tail_tokens(example.question)
+        answer = torch.zeros(len(case.tokens), dtype=torch.bool)
+        for begin, end in case.answer_spans:
+            answer[begin:end] = True
+        attention = engine.question_attention(cache, tail)[:, :, len(head) :]
+        cases.append(CalibrationCase(attention, answer))
+    return fit_head_weights(cases, pool_width=1).weights
+
+
+def _bands(pair: Pair, examples: Sequence[Example]) -> list[tuple[int, int, list[Example]]]:
+    lengths = [len(pair.cloud.prompt.context_tokens(example.context)) for example in examples]
+    pairs = list(zip(lengths, examples, strict=True))
+    short = [example for length, example in pairs if length < LONG_FROM_TOKENS]
+    long = [example for length, example in pairs if length >= LONG_FROM_TOKENS]
+    if min(len(short), len(long)) < LEAST_PER_BAND:
+        return [(1, UNBOUNDED_TOKENS, list(examples))]
+    edge = LONG_FROM_TOKENS
+    return [(1, edge - 1, short), (edge, UNBOUNDED_TOKENS, long)]
+
+
+def _records(rows: Sequence[QualityRow], low: int, high: int) -> list[QualityRecord]:
+    """The profile's rows: KV modes, the scout's selections, and kv_select by the cloud's heads."""
+    records: list[QualityRecord] = []
+    for row in rows:
+        mode, execution = Mode(row.mode), Execution(row.execution)
+        keeps_all = row.retention == 1.0
+        if mode is Mode.SCOUT and row.selector not in (SCOUT,) and not keeps_all:
+            continue
+        records.append(
+            QualityRecord(
+                mode=mode,
+                execution=execution,
+                retention=row.retention,
+                context_tokens_low=low,
+                context_tokens_high=high,
+                quality=row.ratio,
+                n=row.n,
+                low=row.ratio_low,
+                high=row.ratio_high,
+            )
+        )
+    whole = next(record for record in records if record.mode is Mode.SCOUT)
+    # At retention 1.0 both executions and kv_select are the whole context itself.
+    records.append(whole.model_copy(update={"execution": Execution.SPARSE}))
+    records.append(whole.model_copy(update={"mode": Mode.KV_SELECT}))
+    return records
+
+
+def _line(stage: Stage, work: Callable[[int], object]) -> CostRecord:
+    """Cost line through two lengths, the better of two runs each."""
+    seconds: list[float] = []
+    for tokens in COST_LENGTHS:
+        runs: list[float] = []
+        for _ in range(2):
+            began = time.perf_counter()
+            work(tokens)
+            runs.append(time.perf_counter() - began)
+        seconds.append(min(runs))
+    low, high = COST_LENGTHS
+    slope = max((seconds[1] - seconds[0]) / (high - low), 0.0)
+    base = max(seconds[0] - slope * low, 0.0)
+    return CostRecord(stage=stage, base_s=base, per_token_s=slope, samples=4)
+
+
+def _costs(pair: Pair, example: Example) -> tuple[CostRecord, ...]:
+    text = (example.context + " ") * (1 + COST_LENGTHS[-1] * 8 // len(example.context))
+    tokens = pair.cloud.prompt.context_tokens(text)
+    spans = pair.cloud.prompt.context_spans(text)
+
+    def prefill(count: int) -> None:
+        pair.cloud.prefill(pair.cloud.new_cache(count), tokens[:count])
+
+    def score(count: int) -> None:
+        context = ScoutContext(text[: spans[count - 1][1]], tokens[:count])
+        pair.scorer.score(context, example.question)
+
+    return (_line(Stage.EDGE_SCORE, score), _line(Stage.CLOUD_PREFILL, prefill))
+
+
+def calibrate(
+    pair: Pair, examples: Sequence[Example], request: Request, report: Callable[[str], None]
+) -> Profile:
+    """Fits, measures, and assembles the profile.
+
+    Raises:
+        EmptyInputError: too few answerable questions to fit and to measure.
+    """
+    answerable = [example for example in examples if example.answerable]
+    if len(answerable) < 2 * LEAST_PER_BAND:
+        raise EmptyInputError(
+            f"Calibration needs {2 * LEAST_PER_BAND} answerable questions, got {len(answerable)}."
+        )
+    generator = random.Random(SPLIT_SEED)  # noqa: S311 - a reproducible draw, not a secret
+    fit_on: tuple[Example, ...] = ()
+    measured = tuple(answerable)
+    if request.heads is None:
+        fit_on, measured = hold_out(answerable, at_least=len(answerable) // 2, seed=SPLIT_SEED)
+        fit_on = tuple(generator.sample(fit_on, min(len(fit_on), request.questions)))
+    measured = tuple(generator.sample(measured, min(len(measured), request.questions)))
+    heads = request.heads
+    if heads is None:
+        report(f"fitting the cloud's heads on {len(fit_on)} questions")
+        heads = _fitted(pair.cloud, fit_on, pair)
+    fitted = replace(pair, heads=heads)
+    retentions = tuple(sorted({*request.retentions, KV_SELECT_RETENTION}))
+    records: list[QualityRecord] = []
+    for low, high, part in _bands(pair, measured):
+        report(f"measuring {len(part)} questions of {low} to {high} context tokens")
+        study = Study(fitted, Plan(retentions, selectors=frozenset({SCOUT, CLOUD})), None)
+        study.run(part, lambda done, all_: report(f"{done} of {all_}"))
+        records += _records(study.rows(), low, high)
+    return Profile(
+        schema_version=1,
+        name=request.name,
+        cloud=ModelRecord(name=pair.cloud.name, fingerprint=pair.cloud.fingerprint),
+        scout=ModelRecord(name=pair.scout.name, fingerprint=pair.scout.fingerprint),
+        cloud_head_weights=HeadWeightsRecord.model_validate(heads.to_dict()),
+        quality=tuple(records),
+        costs=_costs(pair, answerable[0]),
+        data_sha256=data_hash([*fit_on, *measured]),
+        data_description=request.data_description,
+    )
