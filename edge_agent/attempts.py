@@ -76,6 +76,7 @@ class Attempts:
                 and not self._restarted
             ):
                 self._restarted = True
+                payload_bytes = int(error.details["acked_bytes"])  # more was made, and not sent
                 self.degradation.append(f"{RESTARTED}; {payload_bytes} payload bytes were lost")
                 question = _from_tokens(self.question)
             case _:

@@ -39,7 +39,7 @@ def attempts(mode: Mode | None = None) -> Attempts:
 
 def test_a_lost_session_is_followed_by_one_from_the_tokens_and_both_are_accounted() -> None:
     made = attempts()
-    again = made.again(LOST, MEASURED, 900)
+    again = made.again(LOST, MEASURED, 1_200)  # made; the cloud had acked 900
     assert again.parameters.mode is Mode.SCOUT
     assert again.parameters.retention == 1.0
     assert (made.uplink_bytes, made.downlink_bytes, made.payload_bytes) == (1_000, 50, 900)
