@@ -1,4 +1,7 @@
-"""``scout status``: what a daemon sees, as a table or JSON."""
+"""``scout status``: what a daemon sees, as a table, a live table or JSON.
+
+Owns the layout; every figure is the daemon's own, and nothing is computed here but units.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,49 @@ import asyncio
 
 import click
 from google.protobuf.json_format import MessageToJson
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from scout.v1 import control_pb2
 
+from scout_core.errors import TransportError
 from scout_core.rpc.client import InferenceClient
 from scout_core.rpc.messages import MODE_FROM_WIRE
 
 MEGABIT = 125_000.0
+DEFAULT_PERIOD_S = 1.0
 
 
 @click.command("status")
 @click.argument("address", default="127.0.0.1:7070")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
-def command(address: str, as_json: bool) -> None:
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value=DEFAULT_PERIOD_S,
+    metavar="[SECONDS]",
+    help="Show it again every SECONDS (1) until interrupted.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="End --watch after so many times.")
+def command(address: str, as_json: bool, watch: float | None, count: int | None) -> None:
     """Show a daemon's state; ADDRESS is HOST:PORT of an edge agent or a cloud server."""
-    status = asyncio.run(_fetch(address))
-    if as_json:
-        click.echo(MessageToJson(status, preserving_proto_field_name=True, indent=None))
+    if watch is None:
+        if count is not None:
+            raise click.UsageError("--count needs --watch.")
+        status = asyncio.run(_fetch(address))
+        if as_json:
+            click.echo(MessageToJson(status, preserving_proto_field_name=True, indent=None))
+        else:
+            Console().print(view(status))
         return
-    console = Console()
-    match status.WhichOneof("daemon"):
-        case "edge":
-            _print_edge(console, status.edge)
-        case "cloud":
-            _print_cloud(console, status.cloud)
-        case _:
-            raise click.ClickException("The daemon sent no status; run the same version.")
+    if as_json:
+        raise click.UsageError("--json prints one document; leave --watch out.")
+    try:
+        asyncio.run(_watch(address, watch, count))
+    except KeyboardInterrupt:
+        return
 
 
 async def _fetch(address: str) -> control_pb2.GetStatusResponse:
@@ -40,21 +59,54 @@ async def _fetch(address: str) -> control_pb2.GetStatusResponse:
         return await client.status()
 
 
-def _print_edge(console: Console, edge: control_pb2.EdgeStatus) -> None:
+async def _watch(address: str, period_s: float, count: int | None) -> None:
+    """A daemon that does not answer is shown as such, and asked again."""
+    shown = 0
+    async with InferenceClient(address) as client:
+        with Live(Text(f"asking {address} …"), auto_refresh=False) as live:
+            while True:
+                try:
+                    live.update(view(await client.status()), refresh=True)
+                except TransportError as error:
+                    live.update(Text(error.message, style="red"), refresh=True)
+                shown += 1
+                if shown == count:
+                    return
+                await asyncio.sleep(period_s)
+
+
+def view(status: control_pb2.GetStatusResponse) -> RenderableType:
+    """A daemon's snapshot for people.
+
+    Raises:
+        ClickException: the snapshot names no daemon that this version knows.
+    """
+    match status.WhichOneof("daemon"):
+        case "edge":
+            return _edge(status.edge)
+        case "cloud":
+            return _cloud(status.cloud)
+        case _:
+            raise click.ClickException("The daemon sent no status; run the same version.")
+
+
+def _edge(edge: control_pb2.EdgeStatus) -> RenderableType:
     state = "attached" if edge.attached else "NOT attached"
-    console.print(f"edge agent {edge.agent_id} {edge.version}, {state} to {edge.cloud_address}")
-    for model in edge.models:
-        console.print(f"  model {model.name} {model.fingerprint[:12]} ({model.compute_dtype})")
-    console.print(f"  profile {edge.profile or 'uncalibrated'}")
+    lines = [f"edge agent {edge.agent_id} {edge.version}, {state} to {edge.cloud_address}"]
+    lines += [
+        f"  model {model.name} {model.fingerprint[:12]} ({model.compute_dtype})"
+        for model in edge.models
+    ]
+    lines.append(f"  profile {edge.profile or 'uncalibrated'}")
     link = edge.link
     if link.goodput_bytes_per_s:
-        console.print(
+        lines.append(
             f"  link {link.goodput_bytes_per_s / MEGABIT:.2f} Mbit/s "
             f"(10 %: {link.goodput_low_bytes_per_s / MEGABIT:.2f}), round trip "
             f"{link.round_trip_s * 1_000:.0f} ms, measured {link.sample_age_s:.0f} s ago"
         )
     else:
-        console.print("  link not measured yet")
+        lines.append("  link not measured yet")
     table = Table(
         "session", "mode", "retention", "payload bytes", "TTFT s", "deadline s", "outcome"
     )
@@ -68,28 +120,62 @@ def _print_edge(console: Console, edge: control_pb2.EdgeStatus) -> None:
             f"{request.deadline_s:g}",
             request.outcome,
         )
-    console.print(table)
+    return Group(Text("\n".join(lines)), table)
 
 
-def _print_cloud(console: Console, cloud: control_pb2.CloudStatus) -> None:
+def _cloud(cloud: control_pb2.CloudStatus) -> RenderableType:
     draining = ", draining" if cloud.draining else ""
-    console.print(f"cloud server {cloud.server_id} {cloud.version}{draining}")
     model = cloud.model
-    console.print(f"  model {model.name} {model.fingerprint[:12]} ({model.compute_dtype})")
-    console.print(
+    lines = [
+        f"cloud server {cloud.server_id} {cloud.version}{draining}",
+        f"  model {model.name} {model.fingerprint[:12]} ({model.compute_dtype})",
         f"  {cloud.sessions} sessions, queue {cloud.queue_s:.2f} s, {cloud.contexts} contexts in "
-        f"{cloud.context_bytes:,} of {cloud.context_budget_bytes:,} bytes"
+        f"{cloud.context_bytes:,} of {cloud.context_budget_bytes:,} bytes",
+    ]
+    parts: list[RenderableType] = [Text("\n".join(lines))]
+    if cloud.uplinks:
+        parts.append(_uplinks(cloud))
+    parts.append(_agents(cloud, scheduled={uplink.group for uplink in cloud.uplinks}))
+    return Group(*parts)
+
+
+def _uplinks(cloud: control_pb2.CloudStatus) -> Table:
+    table = Table("uplink", "capacity Mbit/s", "granted Mbit/s", "requests", "late")
+    for uplink in cloud.uplinks:
+        table.add_row(
+            uplink.group,
+            f"{uplink.capacity_bytes_per_s / MEGABIT:.2f}",
+            f"{uplink.granted_bytes_per_s / MEGABIT:.2f}",
+            str(uplink.requests),
+            str(uplink.late),
+        )
+    return table
+
+
+def _agents(cloud: control_pb2.CloudStatus, scheduled: set[str]) -> Table:
+    table = Table(
+        "agent",
+        "uplink",
+        "heartbeat s ago",
+        "goodput Mbit/s",
+        "granted Mbit/s",
+        "for mode",
+        "last mode",
+        "in flight",
     )
-    table = Table("agent", "heartbeat s ago", "goodput Mbit/s", "last mode", "in flight")
     for agent in cloud.agents:
+        is_scheduled = agent.uplink_group in scheduled
         table.add_row(
             agent.agent_id,
+            agent.uplink_group,
             f"{agent.heartbeat_age_s:.1f}",
             f"{agent.goodput_bytes_per_s / MEGABIT:.2f}",
+            f"{agent.granted_bytes_per_s / MEGABIT:.2f}" if is_scheduled else "-",
+            _mode_name(agent.granted_mode),
             _mode_name(agent.last_mode),
             str(agent.requests_in_flight),
         )
-    console.print(table)
+    return table
 
 
 def _mode_name(value: int) -> str:
