@@ -33,7 +33,7 @@ def pieces_of(text: str, spans: tuple[tuple[int, int], ...]) -> list[str]:
     return pieces
 
 
-class _QuestionAttention:
+class QuestionAttention:
     """Log-attention of the tail's rows over the passage: mean over rows, and the last row."""
 
     def __init__(self, start: int, count: int) -> None:
@@ -110,7 +110,7 @@ class TrainedScorer:
         count = len(context.tokens)
         cache = engine.new_cache(len(head) + count + len(tail))
         engine.prefill(cache, (*head, *context.tokens))
-        attention = _QuestionAttention(len(head), count)
+        attention = QuestionAttention(len(head), count)
         engine.observe(cache, tail, attention)
         spans = engine.prompt.context_spans(context.text)[:count]
         table = torch.from_numpy(features(pieces_of(context.text, spans), question)).T[None]
