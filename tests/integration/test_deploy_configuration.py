@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def test_example_loads_and_every_key_in_it_takes_effect(
 @pytest.mark.parametrize(("settings_class", "name"), EXAMPLES)
 def test_keys_in_comments_are_settings_too(settings_class: type[DaemonSettings], name: str) -> None:
     lines = (CONFIG / name).read_text().splitlines()
-    commented = [line.removeprefix("# ") for line in lines if line.startswith("# tls_")]
+    is_key = re.compile(r"# (cloud_)?tls_\w+ = ")
+    commented = [line.removeprefix("# ") for line in lines if is_key.match(line)]
     text = "\n".join(line for line in [*lines, *commented] if not line.startswith("#"))
     assert len(commented) == 3
     assert settings_class(**tomllib.loads(text))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloud_server.settings import CloudSettings
+from edge_agent.settings import EdgeSettings
 from tests.support.programs import required_program, run_program
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
@@ -74,7 +75,8 @@ def test_stop_timeout_leaves_room_for_the_drain(daemon: str) -> None:
 def test_tls_drop_in_sets_known_settings(daemon: str) -> None:
     text = (SYSTEMD / f"tls-{daemon}.conf").read_text()
     variables = re.findall(r"^Environment=(\w+)=", text, re.MULTILINE)
-    known = {f"SCOUT_{daemon.upper()}_{name.upper()}" for name in CloudSettings.model_fields}
+    fields = {"cloud": CloudSettings, "edge": EdgeSettings}[daemon].model_fields
+    known = {f"SCOUT_{daemon.upper()}_{name.upper()}" for name in fields}
     assert len(variables) == 3
     assert set(variables) <= known
     credentials = set(re.findall(r"^LoadCredential=([\w.-]+):", text, re.MULTILINE))
