@@ -55,6 +55,9 @@ GRANT_ALIGNMENT_BYTES = 256 * KIB
 PACING_INTERVAL_S = 0.02
 PACING_QUANTUM_MIN_BYTES = 4 * KIB
 PACING_QUANTUM_MAX_BYTES = 256 * KIB
+PACING_PATIENCE_S = 0.25
+"""But no grant waits longer than this: a share that is just enough for a few indices comes at some
+hundred bytes a second."""
 PACING_BURST_S = 0.1
 """A late tick may catch up this much of the allocated rate."""
 
@@ -319,8 +322,9 @@ class _Pacer:
         if rate_bytes_per_s == 0.0:
             self._tokens = 0.0  # the share belongs to somebody else from now on
         self._rate = rate_bytes_per_s
-        quantum = int(rate_bytes_per_s * PACING_INTERVAL_S)
-        self._quantum = min(max(quantum, PACING_QUANTUM_MIN_BYTES), PACING_QUANTUM_MAX_BYTES)
+        patient = min(PACING_QUANTUM_MIN_BYTES, int(rate_bytes_per_s * PACING_PATIENCE_S))
+        quantum = max(int(rate_bytes_per_s * PACING_INTERVAL_S), patient, 1)
+        self._quantum = min(quantum, PACING_QUANTUM_MAX_BYTES)
         self._burst = max(rate_bytes_per_s * PACING_BURST_S, float(self._quantum))
 
     def take(self, wanted: int, now: float) -> int:

@@ -227,6 +227,14 @@ def test_allocation_of_nothing_withholds_credit_until_there_is_a_rate() -> None:
     assert window.grant(10.02) == pytest.approx(20_000, abs=1)
 
 
+def test_a_small_share_is_granted_within_a_quarter_of_a_second() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
+    window.allocate(400.0, 0.0)
+    assert window.next_grant_at(0.0) == pytest.approx(0.25)
+    assert window.grant(0.25) == 100
+    assert window.grant(0.5) == 200
+
+
 def test_received_bytes_cannot_decrease() -> None:
     window = CreditWindow(CreditPolicy(), 0.02)
     window.arrived(5, 0.0)
