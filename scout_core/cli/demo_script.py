@@ -33,9 +33,9 @@ class DemoStep:
 
 QUESTIONS: Final = (
     GoldQuestion("Who founded the harbour station at Carrow Point?", "Maud Ellery"),
-    GoldQuestion("What did Irene Vasko receive as payment?", "a barrel of salted herring"),
-    GoldQuestion("How high is the radio mast?", "forty-two metres"),
-    GoldQuestion("On which day is the café closed?", "Wednesdays"),
+    GoldQuestion("What did Irene Vasko receive as payment?", "salted herring"),
+    GoldQuestion("How high is the radio mast?", "forty-two"),
+    GoldQuestion("Who saved the ledgers?", "Tomas Brandt"),
     GoldQuestion("Who was the chief keeper in the storm of November 1987?", "Ruth Adeyemi"),
     GoldQuestion("What was the lamp's fuel until 1949?", "paraffin"),
     GoldQuestion("From which trawler does the bell come?", "Anneke"),
