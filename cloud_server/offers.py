@@ -6,9 +6,11 @@ own to say. Pure translation: it decides nothing and keeps nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 
+from cloud_server.admission import payload_limit_bytes
 from cloud_server.host import ModelHost
 from scout_core.allocation.offer import MAX_OFFERS, Offer
 from scout_core.control.cost import Stage
@@ -19,6 +21,11 @@ from scout_core.protocol.opening import Offer as OpenedOffer
 from scout_core.protocol.opening import OpenParameters
 
 WHOLE_QUALITY = 1.0
+SIZE_TOLERANCE = 0.02
+"""Declared sizes of coded KV are estimates."""
+TOKEN_BYTES = 4
+SLACK_BYTES = 4_096
+"""Block headers, and payloads of a few indices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ def alternatives_of(
         RequestError, RetentionError: a figure is out of its range, or too many offers.
         ModeUnavailableError: this model can serve none of the offers.
     """
-    opened = parameters.offers or (_announced(parameters),)
+    opened = parameters.offers or (_announced(parameters, host),)
     if len(opened) > MAX_OFFERS:
         raise RequestError(f"{len(opened)} offers; a session may make {MAX_OFFERS}.")
     feasible = tuple(
@@ -69,6 +76,13 @@ def alternatives_of(
     return feasible
 
 
+def most_payload_bytes(alternatives: tuple[Alternative, ...], context_tokens: int) -> int:
+    """The most that a session which keeps to its offers can send: the largest of them and, if it
+    has to leave the rest of its KV to the cloud, the token ids."""
+    largest = max(alternative.offer.payload_bytes for alternative in alternatives)
+    return math.ceil(largest * (1 + SIZE_TOLERANCE)) + context_tokens * TOKEN_BYTES + SLACK_BYTES
+
+
 def column_of(alternatives: tuple[Alternative, ...], mode: Mode, retention: float) -> int | None:
     """Which of the alternatives is sent; the nearest retention of the mode counts."""
     columns = [
@@ -79,11 +93,11 @@ def column_of(alternatives: tuple[Alternative, ...], mode: Mode, retention: floa
     return min(columns)[1] if columns else None
 
 
-def _announced(parameters: OpenParameters) -> OpenedOffer:
+def _announced(parameters: OpenParameters, host: ModelHost) -> OpenedOffer:
     return OpenedOffer(
         parameters.mode,
         parameters.retention,
-        parameters.expected_payload_bytes,
+        parameters.expected_payload_bytes or payload_limit_bytes(parameters, host),
         WHOLE_QUALITY,
         0.0,
         parameters.execution,

@@ -60,7 +60,8 @@ class UplinkSeat:
 class Opening:
     """A session that wants to send: who, until when, in which ways, and how it is then accepted.
 
-    ``opened`` is the column of ``alternatives`` that the edge means to send.
+    ``opened`` is the column of ``alternatives`` that the edge means to send, ``most_bytes`` what no
+    session that keeps to them sends; it never gets that much credit and more.
     """
 
     tenant: TenantId
@@ -69,6 +70,7 @@ class Opening:
     deadline_at_s: float
     alternatives: tuple[Alternative, ...]
     opened: int
+    most_bytes: int
     accept: events.AcceptDecided
 
     @property

@@ -12,7 +12,7 @@ import grpc
 from cloud_server.admission import check_open, payload_limit_bytes
 from cloud_server.host import ModelHost
 from cloud_server.metrics import CloudMetrics
-from cloud_server.offers import alternatives_of, column_of
+from cloud_server.offers import alternatives_of, column_of, most_payload_bytes
 from cloud_server.scheduled_session import Opening
 from cloud_server.session import LiveSession
 from cloud_server.settings import CloudSettings
@@ -114,6 +114,7 @@ class TransportServicer:
                 due_s - reserve_s,
                 alternatives,
                 opened or 0,
+                most_payload_bytes(alternatives, parameters.context_tokens),
                 self._acceptance(parameters, tenant),
             )
         return tracking
@@ -126,8 +127,10 @@ class TransportServicer:
     def _create(
         self, key: SessionKey, parameters: OpenParameters, tracking: SessionTracking
     ) -> LiveSession:
-        scheduled = tracking.seat is not None
+        scheduled = tracking.opening is not None
         limit_bytes = payload_limit_bytes(parameters, self._host, any_offer=scheduled)
+        if tracking.opening is not None:
+            limit_bytes = min(limit_bytes, tracking.opening.most_bytes)
         reservation = self._host.reserve(limit_bytes)
         self._make_room()
         credit = CreditPolicy(

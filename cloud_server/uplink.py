@@ -47,6 +47,7 @@ from scout_core.allocation.offer import GroupId, TenantPolicy
 from scout_core.allocation.policy import SchedulerPolicy
 from scout_core.allocation.scheduler import UplinkScheduler
 from scout_core.errors import (
+    CreditExceededError,
     OverloadedError,
     PeerTimeoutError,
     PeerUnavailableError,
@@ -269,6 +270,23 @@ class Uplink:
             session.booked_bytes = received_bytes
             progress = received_bytes - session.base_bytes
             self._tell(RequestProgress(session.opening.key, progress), now)
+        if received_bytes >= session.opening.most_bytes:
+            self._expel(session, now)
+
+    def _expel(self, session: ScheduledSession, now: float) -> None:
+        """It has sent more than it offered; without more credit it could only wait."""
+        opening = session.opening
+        if self._sessions.pop(opening.key, None) is None:
+            return
+        offered = max(each.offer.payload_bytes for each in session.alternatives)
+        excess = float(session.booked_bytes - offered)
+        kind = ReportKind.BEYOND_OFFER
+        self._report(Report(kind, opening.agent, opening.session_id, excess), session.seat.group)
+        error = CreditExceededError(
+            f"The payload is larger than any of the offers ({offered} bytes); declare what is sent."
+        )
+        session.port.post(events.Abort(error))
+        self._tell(RequestFinished(opening.key), now)
 
     def _perform(self, actions: tuple[Action, ...], now: float) -> None:
         for action in actions:

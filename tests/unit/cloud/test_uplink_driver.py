@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from cloud_server.metrics import CloudMetrics
-from cloud_server.offers import Alternative
+from cloud_server.offers import Alternative, most_payload_bytes
 from cloud_server.scheduled_session import Advice, Opening, UplinkSeat
 from cloud_server.settings import CloudSettings
 from cloud_server.uplink import Uplink
 from scout_core.allocation.offer import GroupId, Offer
 from scout_core.daemon.settings import load_settings
 from scout_core.errors import (
+    CreditExceededError,
     DeadlineError,
     OverloadedError,
     PeerTimeoutError,
@@ -85,7 +86,8 @@ class Bench:
     ) -> FakeSession:
         session = FakeSession()
         due_s = self.now + deadline_s
-        opening = Opening(TENANT, seat.agent, SessionId(name), due_s, ways, 0, ACCEPT)
+        most = most_payload_bytes(ways, context_tokens=100)
+        opening = Opening(TENANT, seat.agent, SessionId(name), due_s, ways, 0, most, ACCEPT)
         self.uplink.open(opening, seat, session)
         return session
 
@@ -281,16 +283,20 @@ def test_a_share_made_for_another_offer_is_told_on_the_control_stream(bench: Ben
     assert session.accepted.share.mode is Mode.KV_BF16
 
 
-def test_more_than_was_offered_is_reported_and_served_after_the_others(bench: Bench) -> None:
+def test_more_than_was_offered_ends_the_session_and_is_reported(bench: Bench) -> None:
     liar, honest = bench.attach("liar"), bench.attach("honest")
     small = (Alternative(Offer(Mode.SCOUT, 1.0, 1_000, 1.0), None),)
     lying, fair = bench.open(liar, ways=small), bench.open(honest, deadline_s=2.0)
     bench.uplink.tick()
-    lying.received_bytes = 200_000
+    lying.received_bytes = 1_000 + 100 * 4  # its offer, and the token ids beside
+    bench.run(0.05, beats=(liar, honest))
+    assert len(bench.uplink.sessions()) == 2
+    lying.received_bytes = most_payload_bytes(small, context_tokens=100)
     bench.run(0.15, beats=(liar, honest))
-    assert bench.sample("uplink_reports_total", group="cell", kind="beyond_offer") >= 1
-    assert fair.rate_bytes_per_s is not None
-    assert fair.rate_bytes_per_s > 0.9 * CAPACITY
+    (abort,) = [event for event in lying.posted if isinstance(event, events.Abort)]
+    assert isinstance(abort.error, CreditExceededError)
+    assert bench.sample("uplink_reports_total", group="cell", kind="beyond_offer") == 1
+    assert fair.rate_bytes_per_s == pytest.approx(CAPACITY)
 
 
 def test_who_exceeds_its_credit_is_reported_and_kept_out_for_a_while(bench: Bench) -> None:
