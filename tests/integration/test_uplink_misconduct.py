@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scout_core.codec.registry import codec_for_mode
-from scout_core.errors import CreditExceededError, OverloadedError, ScoutError
+from scout_core.errors import CreditExceededError, OverloadedError, PeerUnavailableError, ScoutError
 from scout_core.modes import AgentId, Mode, SessionId
 from scout_core.protocol import actions, events
 from scout_core.protocol.blocks import BlockKind, encode_block
@@ -146,7 +146,10 @@ async def test_a_flood_without_credit_ends_at_once_and_keeps_its_sender_out(mode
     async with cell_with_rogue(model) as cell:
         asking = asyncio.create_task(ask_honest(cell))
         await asyncio.sleep(0.3)
-        assert isinstance(await flood(cell, "flood"), CreditExceededError)
+        # A sender that never reads may see its stream break before it sees why; the cloud's own
+        # books below say what happened.
+        seen = await flood(cell, "flood")
+        assert isinstance(seen, CreditExceededError | PeerUnavailableError)
         assert reports(cell, "beyond_grant") == 1
         async with raw_session(cell.uplink_address) as session:
             await session.send(actions.SendOpen(rogue_opening(cell, "again")))
