@@ -312,25 +312,23 @@ class _Pacer:
         self.set_rate(rate_bytes_per_s, now)
 
     def set_rate(self, rate_bytes_per_s: float, now: float) -> None:
-        """Changes the rate; what has gathered at the old one stays, unless there is none now."""
+        """Changes the rate; what has gathered at the old one stays, and at 0 is given out at once:
+        a share that hops between sessions ten times a second must not lose a quantum each time."""
         if not rate_bytes_per_s >= 0.0:
             raise LocalProtocolError(
                 f"An allocated rate must not be negative, got {rate_bytes_per_s}; 0 withholds "
                 "credit."
             )
         self._refill(now)
-        if rate_bytes_per_s == 0.0:
-            self._tokens = 0.0  # the share belongs to somebody else from now on
         self._rate = rate_bytes_per_s
         patient = min(PACING_QUANTUM_MIN_BYTES, int(rate_bytes_per_s * PACING_PATIENCE_S))
         quantum = max(int(rate_bytes_per_s * PACING_INTERVAL_S), patient, 1)
         self._quantum = min(quantum, PACING_QUANTUM_MAX_BYTES)
-        self._burst = max(rate_bytes_per_s * PACING_BURST_S, float(self._quantum))
+        burst = max(rate_bytes_per_s * PACING_BURST_S, float(self._quantum))
+        self._burst = max(burst, self._tokens)
 
     def take(self, wanted: int, now: float) -> int:
         """Takes up to ``wanted`` bytes, or nothing while less than a quantum has gathered."""
-        if self._rate == 0.0:
-            return 0
         self._refill(now)
         # Half a byte of slack: a tick exactly at ``ready_at`` must not fail by rounding.
         gathered = int(self._tokens + 0.5)
@@ -343,7 +341,7 @@ class _Pacer:
     def ready_at(self, wanted: int, now: float) -> float | None:
         """When ``take`` will give something; None: not at this rate."""
         if self._rate == 0.0:
-            return None
+            return now if self._tokens >= 1.0 else None
         missing = min(wanted, self._quantum) - self._tokens
         return max(self._at + missing / self._rate, now)
 

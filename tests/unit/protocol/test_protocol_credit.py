@@ -217,14 +217,30 @@ def test_allocation_that_is_no_rate_is_refused(rate: float) -> None:
 def test_allocation_of_nothing_withholds_credit_until_there_is_a_rate() -> None:
     window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
     window.allocate(1e6, 0.0)
-    window.allocate(0.0, 0.05)
-    assert window.grant(10.0) == 0
+    window.allocate(0.0, 0.01)
+    # What has gathered is the session's: less than a quantum is given out as well.
+    assert window.next_grant_at(0.01) == 0.01
+    assert window.grant(0.01) == pytest.approx(10_000, abs=1)
     assert window.next_grant_at(10.0) is None
+    assert window.grant(10.0) == pytest.approx(10_000, abs=1)
     window.allocate(1e6, 10.0)
-    # What gathered before the pause has lapsed: others had the share.
-    assert window.grant(10.01) == 0
+    assert window.grant(10.01) == pytest.approx(10_000, abs=1)
     assert window.next_grant_at(10.01) == pytest.approx(10.02)
-    assert window.grant(10.02) == pytest.approx(20_000, abs=1)
+    assert window.grant(10.02) == pytest.approx(30_000, abs=2)
+
+
+def test_a_share_that_hops_to_and_fro_loses_nothing() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
+    now, granted_bytes = 0.0, 0.0
+    for turn in range(40):
+        rate = (1e5, 0.0, 3e5, 2e3)[turn % 4]
+        window.allocate(rate, now)
+        for _ in range(7):
+            now += 0.001
+            granted_bytes += rate * 0.001
+            window.arrived(window.grant(now), now)
+    window.allocate(0.0, now)
+    assert window.grant(now) == pytest.approx(granted_bytes, rel=0.001)
 
 
 def test_a_small_share_is_granted_within_a_quarter_of_a_second() -> None:
