@@ -10,6 +10,7 @@ from edge_agent.host import EdgeHost, StoredEdgeContext
 from scout_core.codec.positions import bound_bytes
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import token_bytes
+from scout_core.control.cost import Stage
 from scout_core.control.offers import (
     Offer,
     OfferSources,
@@ -22,6 +23,8 @@ from scout_core.geometry import KvGeometry
 from scout_core.modes import ContextHash, Execution, Mode
 from scout_core.rpc.requests import GenerateParameters
 
+LEAST_COMPUTE_ERROR: Final = 0.1
+"""Relative scatter assumed of predicted compute times: hosts are shared, and so are their cores."""
 WIRE_BLOCK_TOKENS: Final = 32
 """Positions per KV block: one key group of the codecs, and the smallest piece whose coding can
 change on the way (0.7 MB of bf16 for a model like SmolLM2-135M)."""
@@ -104,6 +107,7 @@ class Planner:
             edge_queue_s=host.worker.queue_s,
             cloud_queue_s=view.queue_s,
             round_trip_s=round_trip_s,
+            compute_error=max(LEAST_COMPUTE_ERROR, host.costs.relative_error(Stage.EDGE_SCORE)),
             target_probability=host.settings.target_probability,
         )
         decision = self.policy.choose(offers, situation)

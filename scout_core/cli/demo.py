@@ -30,7 +30,7 @@ DOWNLINK_MBPS: Final = 100.0
 ROUND_TRIP_S: Final = 0.02
 SCOUT_ONLY_MBPS: Final = 0.3
 """At this rate nothing but scout mode can meet a deadline of seconds."""
-SETTLE_S: Final = 2.5
+SETTLE_S: Final = 4.0
 """After a step of the rate the agent probes the idle link (every second here) and learns it."""
 ATTACH_TIMEOUT_S: Final = 30.0
 MAX_ANSWER_TOKENS: Final = 24

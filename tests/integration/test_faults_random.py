@@ -55,12 +55,15 @@ MOST_PER_SESSION: Final = 4
 SILENT_ROUNDS: Final = max(1, SESSIONS // 20)
 SHORT_DEADLINE_S: Final = 1.0
 RATES: Final = Rates(up_mbps=2.0, down_mbps=10.0)
-RESUME_S: Final = 2.5 if SESSIONS < 50 else 12.0
+RESUME_S: Final = 4.5 if SESSIONS < 50 else 12.0
 SLACK_S: Final = 1.0
 """For the processors of a busy test machine, not for the daemons."""
 KEPT_BYTES: Final = 2 * 1024 * 1024
 """Python memory that may stay: caches of compiled formats, logs, estimator samples; one session
 holds about 0.3 MB while it lasts."""
+GRPC_TASK: Final = "_AioCall._handle_status_once_received"
+"""grpc.aio's own task of a client call. A few of them outlive Session calls that were cancelled on
+a stalled connection (grpcio 1.85: 2 to 5 after 100 faults); the calls themselves have ended."""
 PER_SESSION_CLASSES: Final = (RequestRun, SessionClient, LiveSession, ServedSession)
 
 pytestmark = pytest.mark.timeout(120 if SESSIONS < 50 else 1800)
@@ -210,22 +213,48 @@ async def test_disturbed_sessions_answer_as_undisturbed_ones_and_leave_nothing_b
             after = Footprint.now()
         finally:
             tracemalloc.stop()
+        print(f"tasks beyond the idle ones: {tasks_by_name() - idle_tasks}")
         print(f"{sessions} sessions, faults {saboteur.done}, {record}, {before}, {after}")
         assert sum(saboteur.done.values()) == FAULTS
         assert record.outcomes["resumed"] > 0
         assert after.sessions == 0
+        assert (tasks_by_name() - idle_tasks)[GRPC_TASK] <= FAULTS // 10
+
+        def ours_have_ended() -> bool:
+            extra = tasks_by_name() - idle_tasks
+            del extra[GRPC_TASK]
+            return not extra
+
         # A stream whose edge came back on another connection ends when its silence is noticed.
-        await eventually(lambda: not tasks_by_name() - idle_tasks, within_s=12.0)
+        await eventually(ours_have_ended, within_s=12.0)
         assert after.python_bytes - before.python_bytes < KEPT_BYTES
 
 
-async def outcome_of(client: InferenceClient, ask: Ask) -> tuple[float, Answered | None]:
-    """When it was known how the request ends; and its answer, if it has one."""
-    try:
-        got = await answer(client, ask)
-    except PeerTimeoutError:
-        return time.monotonic(), None
-    return time.monotonic(), got
+@dataclass(slots=True)
+class Watched:
+    """A request, when its caller first knew what becomes of it, and what did."""
+
+    known_s: float = 0.0
+    tokens: list[int] = field(default_factory=list[int])
+    degradation: str = ""
+    given_up: bool = False
+
+    async def ask(self, client: InferenceClient, ask: Ask) -> None:
+        """Reads to the end. An answer that has begun is resumed, however late its deadline."""
+        try:
+            async for response in client.generate(ask):
+                match response.WhichOneof("event"):
+                    case "token":
+                        self.known_s = self.known_s or time.monotonic()
+                        self.tokens.append(response.token.token_id)
+                    case "finished":  # of an empty answer, the first that is heard
+                        self.known_s = self.known_s or time.monotonic()
+                        self.degradation = response.finished.degradation
+                    case _:
+                        pass
+        except PeerTimeoutError:
+            assert not self.tokens
+            self.known_s, self.given_up = time.monotonic(), True
 
 
 async def test_on_a_silent_link_the_outcome_is_known_a_second_after_the_deadline(
@@ -238,25 +267,24 @@ async def test_on_a_silent_link_the_outcome_is_known_a_second_after_the_deadline
         given_up = 0
         for _ in range(SILENT_ROUNDS):
             began_s = time.monotonic()
+            watched = [Watched() for _ in ASKS]
             asking = [
-                asyncio.create_task(
-                    outcome_of(pair.client, replace(ask, deadline_s=SHORT_DEADLINE_S))
-                )
-                for ask in ASKS
+                asyncio.create_task(one.ask(pair.client, replace(ask, deadline_s=SHORT_DEADLINE_S)))
+                for one, ask in zip(watched, ASKS, strict=True)
             ]
             await asyncio.sleep(random.uniform(0.05, SHORT_DEADLINE_S))
             pair.link.set_rate(up_mbps=0.0, down_mbps=0.0)
             silent_s = time.monotonic()
             latest_s = max(began_s + SHORT_DEADLINE_S + 1.0, silent_s + SILENCE_S) + SLACK_S
-            for task, (expected, _) in zip(asking, undisturbed, strict=True):
-                known_s, got = await asyncio.wait_for(task, 20)
-                assert known_s < latest_s
-                given_up += got is None
-                if got is not None and not got.finished.degradation:
-                    assert got.tokens == expected.tokens
+            await asyncio.sleep(latest_s - time.monotonic())
+            unknown = [one for one in watched if not 0.0 < one.known_s < latest_s]
+            assert not unknown, f"link silent after {silent_s - began_s:.2f} s"
             pair.link.set_rate(up_mbps=RATES.up_mbps, down_mbps=RATES.down_mbps)
-            await asyncio.sleep(0.1)
-            await pair.settled()
+            await asyncio.wait_for(asyncio.gather(*asking), 20)
+            for one, (expected, _) in zip(watched, undisturbed, strict=True):
+                if not one.given_up and "deadline_forecast" not in one.degradation:
+                    assert tuple(one.tokens) == expected.tokens
+            given_up += sum(one.given_up for one in watched)
             await pair.attached()
         print(f"{given_up} of {SILENT_ROUNDS * len(ASKS)} requests were given up")
         assert given_up > 0
