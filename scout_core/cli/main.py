@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "eval allocation": "scout_core.cli.eval_allocation",
     "eval policy": "scout_core.cli.eval_policy",
     "eval quality": "scout_core.cli.eval_quality",
+    "eval realtime": "scout_core.cli.eval_realtime",
     "link": "scout_core.cli.link",
     "status": "scout_core.cli.status",
 }
@@ -45,6 +46,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "eval allocation": "Allocators over N agents in virtual time.",
     "eval policy": "Mode policies over bandwidth traces in virtual time.",
     "eval quality": "Answer quality by mode, retention and selector.",
+    "eval realtime": "Deadlines kept by real daemons behind a replayed link.",
     "link": "Emulate a link: rate, delay, queue, outages.",
     "status": "What a daemon sees: agents, models, link, last requests.",
 }
