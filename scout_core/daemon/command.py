@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from scout_core.daemon.settings import DaemonSettings, load_settings
 from scout_core.errors import ScoutError
 from scout_core.version import VERSION
+
+WAIT_POLICY: Final = ("OMP_WAIT_POLICY", "PASSIVE")
+"""Torch's threads sleep at their barriers. Spinning ones would take the core that the other daemon
+of the same host needs: with one core busy, two spinning threads were ten times slower."""
 
 SettingsT = TypeVar("SettingsT", bound=DaemonSettings)
 
@@ -27,6 +32,7 @@ def daemon_command(
             if print_config:
                 click.echo(json.dumps(settings.model_dump(mode="json"), indent=2))
                 return
+            os.environ.setdefault(*WAIT_POLICY)  # read when torch loads, which is in `serve`
             serve(settings)
         except ScoutError as error:
             raise click.ClickException(f"{error.message} [{error.reason}]") from error

@@ -26,7 +26,8 @@ collapsed uplink would otherwise never recover."""
 IN_TIME_S: Final = 1e-4
 """Tolerance of "by the deadline": progress is told in whole bytes, so a transfer that is planned to
 end at its deadline may miss it by the time of a byte or two."""
-DONE_BYTES: Final = 1e-3
+DONE_BYTES: Final = 1.0
+"""There is no part of a byte to wait for."""
 NO_OFFER: Final = -1
 
 
@@ -240,7 +241,7 @@ class _Run:
     def _completions(self) -> tuple[int, ...]:
         ended: list[int] = []
         for index, transfer in tuple(self._live.items()):
-            if transfer.remaining_bytes <= DONE_BYTES:
+            if transfer.remaining_bytes < DONE_BYTES:
                 after_s = self._now + transfer.terms.cloud_s - transfer.request.arrival_s
                 self._first_token_s[index] = after_s
                 self._quality[index] = transfer.quality
