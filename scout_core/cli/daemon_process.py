@@ -9,6 +9,7 @@ import asyncio
 import json
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from scout_core.errors import PeerTimeoutError, PeerUnavailableError
+from scout_core.rpc.client import InferenceClient
 
 START_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 15.0
+ATTACH_TIMEOUT_S: Final = 60.0
+ATTACH_POLL_S: Final = 0.2
 REMEMBERED_LINES: Final = 20
 
 Progress = Callable[[str, float], None]
@@ -30,6 +34,23 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def until_attached(client: InferenceClient) -> None:
+    """Waits until the edge agent that ``client`` talks to has reached its cloud.
+
+    Raises:
+        PeerTimeoutError: it has not within ``ATTACH_TIMEOUT_S``.
+    """
+    give_up_s = time.monotonic() + ATTACH_TIMEOUT_S
+    while time.monotonic() < give_up_s:
+        try:
+            if (await client.status()).edge.attached:
+                return
+        except PeerUnavailableError:
+            pass  # not listening yet; the next turn asks again
+        await asyncio.sleep(ATTACH_POLL_S)
+    raise PeerTimeoutError("The edge agent did not reach the cloud server; see its log.")
 
 
 class DaemonProcess:

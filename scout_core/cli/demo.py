@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from scout_core.cli.answers import Answer, ask_once
-from scout_core.cli.daemon_process import DaemonProcess, free_port
+from scout_core.cli.daemon_process import DaemonProcess, free_port, until_attached
 from scout_core.cli.demo_script import DemoStep, document, steps
-from scout_core.errors import PeerTimeoutError, PeerUnavailableError
 from scout_core.modes import Mode
 from scout_core.rpc.client import Ask, InferenceClient
 from scout_core.testbed.link import LinkConfig
@@ -32,7 +30,6 @@ SCOUT_ONLY_MBPS: Final = 0.3
 """At this rate nothing but scout mode can meet a deadline of seconds."""
 SETTLE_S: Final = 4.0
 """After a step of the rate the agent probes the idle link (every second here) and learns it."""
-ATTACH_TIMEOUT_S: Final = 30.0
 MAX_ANSWER_TOKENS: Final = 24
 
 
@@ -127,20 +124,8 @@ async def testbed(progress: Progress) -> AsyncGenerator[tuple[InferenceClient, L
             ):
                 progress.update(loading, description="models loaded", completed=1.0)
                 async with InferenceClient(f"127.0.0.1:{edge_port}") as client:
-                    await _until_attached(client)
+                    await until_attached(client)
                     yield client, link
-
-
-async def _until_attached(client: InferenceClient) -> None:
-    give_up_s = time.monotonic() + ATTACH_TIMEOUT_S
-    while time.monotonic() < give_up_s:
-        try:
-            if (await client.status()).edge.attached:
-                return
-        except PeerUnavailableError:
-            pass  # not listening yet; the next turn asks again
-        await asyncio.sleep(0.2)
-    raise PeerTimeoutError("The edge agent did not reach the cloud server; see its log.")
 
 
 async def _ask(client: InferenceClient, step: DemoStep, context_hash: bytes) -> Answer:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -17,8 +15,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from scout_core.cli.daemon_process import DaemonProcess, free_port
-from scout_core.errors import PeerTimeoutError, PeerUnavailableError
+from scout_core.cli.daemon_process import DaemonProcess, free_port, until_attached
 from scout_core.evaluation.policy_links import Link, made_links, recorded_links
 from scout_core.evaluation.realtime_requests import timed_requests
 from scout_core.evaluation.realtime_study import (
@@ -31,7 +28,6 @@ from scout_core.evaluation.realtime_study import (
 from scout_core.rpc.client import InferenceClient
 from scout_core.testbed.proxy import LinkEmulator
 
-ATTACH_TIMEOUT_S: Final = 60.0
 CLASSES: Final = ("3G", "LTE", "5G")
 """The classes a phone's uplink belongs to; others are left out unless there is nothing else."""
 
@@ -120,20 +116,8 @@ async def _testbed(
         ),
         InferenceClient(f"127.0.0.1:{edge_port}") as client,
     ):
-        await _until_attached(client)
+        await until_attached(client)
         yield client, emulator
-
-
-async def _until_attached(client: InferenceClient) -> None:
-    give_up_s = time.monotonic() + ATTACH_TIMEOUT_S
-    while time.monotonic() < give_up_s:
-        try:
-            if (await client.status()).edge.attached:
-                return
-        except PeerUnavailableError:
-            pass  # not listening yet; the next turn asks again
-        await asyncio.sleep(0.2)
-    raise PeerTimeoutError("The edge agent did not reach the cloud server; see its log.")
 
 
 def _document(rows: Sequence[RealtimeRow], outcomes: Sequence[RealOutcome]) -> dict[str, Any]:
