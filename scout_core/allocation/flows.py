@@ -7,10 +7,15 @@ rule uses them (``sharing`` is ours, ``baselines`` the others).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from scout_core.allocation.problem import BoolArray, FloatArray
+from scout_core.allocation.problem import BoolArray, FloatArray, IntArray
+
+TIE_S: Final = 0.001
+"""Less than the time of a message: who of two goes first then makes neither late, but a swap
+between two solves costs both a change of rate."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,21 +26,39 @@ class Flows:
         remaining_bytes: ``[flows]`` still to be sent, ≥ 0.
         window_s: ``[flows]`` seconds in which they can cross and be in time: deadline − now − fixed
             times still ahead; ≤ 0: too late.
-        due_s: ``[flows]`` seconds from now until the last byte is due; ≥ ``window_s``, more by the
-            time that the edge still computes.
+        due_at_s: ``[flows]`` when the last byte is due, on the clock of ``now``; at least
+            ``window_s`` from now, more by the time that the edge still computes.
         ready: ``[flows]`` whether the edge has bytes to send now.
         late: ``[flows]`` whether the request has lost its deadline and is served after the others.
         arrived_s: ``[flows]`` when the request arrived.
         limit_bytes_per_s: ``[flows]`` of the agent's own access link; inf if unknown.
+        now: the moment at which all of this holds.
     """
 
     remaining_bytes: FloatArray
     window_s: FloatArray
-    due_s: FloatArray
+    due_at_s: FloatArray
     ready: BoolArray
     late: BoolArray
     arrived_s: FloatArray
     limit_bytes_per_s: FloatArray
+    now: float
+
+    @property
+    def due_s(self) -> FloatArray:
+        """``[flows]``: seconds from now until the last byte is due."""
+        return self.due_at_s - self.now
+
+    def turns(self) -> IntArray:
+        """``[flows]``: rank by when the last byte is due; late transfers after all others.
+
+        Transfers due within ``TIE_S`` of each other keep the order in which they came. Instants are
+        compared, not times left: rounding those anew at each solve would swap equals.
+        """
+        tick = np.where(self.late, np.inf, np.round(self.due_at_s / TIE_S))
+        ranks = np.empty(self.late.size, dtype=np.int64)
+        ranks[np.lexsort((self.arrived_s, tick))] = np.arange(self.late.size)
+        return ranks
 
     @property
     def active(self) -> BoolArray:
@@ -49,7 +72,7 @@ class Flows:
         return np.minimum(np.where(self.remaining_bytes > 0, rates, 0.0), self.limit_bytes_per_s)
 
 
-def pour_in_order(limits: FloatArray, key: FloatArray, amount: float) -> FloatArray:
+def pour_in_order(limits: FloatArray, key: FloatArray | IntArray, amount: float) -> FloatArray:
     """Fills ``limits`` in rising ``key`` until ``amount`` is used up."""
     order = np.argsort(key, kind="stable")
     wanted = limits[order]

@@ -41,8 +41,8 @@ OVERRUN_BYTES: Final = 65_536
 
 
 TAIL_BYTES: Final = 1_024.0
-"""Expected of a payload that is complete by its declared size but not finished: declared sizes are
-estimates."""
+"""Expected of a payload that has begun and is not finished, in any of its offers: declared sizes
+are estimates, so that one may be complete by its size and yet go on."""
 
 
 class Standing(IntEnum):
@@ -216,15 +216,15 @@ class RequestTable:
     def flows(self, slots: IntArray, choice: IntArray, now: float) -> Flows:
         """The chosen transfers as they stand at ``now``."""
         remaining, _ = self._outlook(slots)
-        due_s = self.deadline_s[slots] - now - chosen(self._columns.cloud_s[slots], choice)
         return Flows(
             remaining_bytes=chosen(remaining, choice),
             window_s=chosen(self._windows_s(slots, now), choice),
-            due_s=due_s,
+            due_at_s=self.deadline_s[slots] - chosen(self._columns.cloud_s[slots], choice),
             ready=(choice >= 0) & (self.ready_at_s(slots, choice) <= now),
             late=self.standing[slots] == Standing.LATE,
             arrived_s=self.arrived_s[slots],
             limit_bytes_per_s=self.limit_bytes_per_s[slots],
+            now=now,
         )
 
     def ready_at_s(self, slots: IntArray, choice: IntArray) -> FloatArray:
@@ -257,7 +257,12 @@ class RequestTable:
         offer = offer[begun]
         own = payload[begun, offer] - self._received_of_offer[slots[begun]]
         own = np.where(continues[begun, offer], remaining[begun, offer], own)
-        remaining[begun, offer] = np.where(own > 0, own, TAIL_BYTES)
+        remaining[begun, offer] = own
+        # Not the offer being sent alone: under any that seemed complete the request would be given
+        # no rate, and never finish.
+        least = np.minimum(payload[begun], TAIL_BYTES)
+        left = remaining[begun]
+        remaining[begun] = np.where(left > 0, np.maximum(left, least), TAIL_BYTES)
         return remaining, quality
 
     def _windows_s(self, slots: IntArray, now: float) -> FloatArray:

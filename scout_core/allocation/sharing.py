@@ -16,9 +16,6 @@ from scout_core.allocation.flows import Flows, pour_in_order, pour_level
 from scout_core.allocation.problem import TOLERANCE, FloatArray
 from scout_core.errors import SettingsError
 
-NEVER_DUE_S = 1e12
-"""Sorts late transfers after all others, among themselves by arrival."""
-
 
 @dataclass(frozen=True, slots=True)
 class SharingPolicy:
@@ -62,12 +59,12 @@ def share_capacity(flows: Flows, capacity: float, policy: SharingPolicy) -> Floa
     )
     needed = _needed_now(flows, limit, guarantee, capacity, policy)
     rates = np.minimum(needed, limit)
-    key = np.where(flows.late, NEVER_DUE_S + flows.arrived_s, flows.due_s)
+    turns = flows.turns()
     # What cannot wait may itself be too much after the capacity fell: earliest due first then.
-    rates = guarantee + pour_in_order(rates - guarantee, key, capacity - float(guarantee.sum()))
+    rates = guarantee + pour_in_order(rates - guarantee, turns, capacity - float(guarantee.sum()))
     rest = capacity - float(rates.sum())
     if rest > 0:
-        rates = rates + pour_in_order(limit - rates, key, rest)
+        rates = rates + pour_in_order(limit - rates, turns, rest)
     return rates
 
 

@@ -169,18 +169,19 @@ def _own_choice(offers: tuple[Offer, ...], deadline_s: float, rate_bytes_per_s: 
 
 
 def _flows(transfers: list[Transfer], now: float) -> Flows:
-    due_s = np.array(
-        [transfer.request.deadline_at_s - transfer.terms.cloud_s - now for transfer in transfers]
+    due_at_s = np.array(
+        [transfer.request.deadline_at_s - transfer.terms.cloud_s for transfer in transfers]
     )
     ready_in_s = np.array([max(transfer.ready_at_s - now, 0.0) for transfer in transfers])
     return Flows(
         remaining_bytes=np.array([transfer.remaining_bytes for transfer in transfers]),
-        window_s=due_s - ready_in_s,
-        due_s=due_s,
+        window_s=due_at_s - now - ready_in_s,
+        due_at_s=due_at_s,
         ready=ready_in_s <= 0,
-        late=due_s < 0,
+        late=due_at_s < now,
         arrived_s=np.array([transfer.request.arrival_s for transfer in transfers]),
         limit_bytes_per_s=np.full(len(transfers), np.inf),
+        now=now,
     )
 
 

@@ -261,6 +261,40 @@ def test_bytes_already_received_make_the_rest_of_a_whole_kv_offer_cheaper() -> N
     assert uplink.receive(RequestProgress(session, 620_000), 0.98) == ()
 
 
+def test_a_begun_request_never_waits_for_ever_whatever_offer_it_is_granted() -> None:
+    """All of the KV is there by its declared size, the agent falls back to a cheaper coding, and
+    more comes than was declared: there is no offer under which nothing is left to send."""
+    uplink = scheduler(1_000_000.0)
+    session = ask(uplink, "s", attach(uplink, "a"), 0.0, deadline_s=3.0)
+    uplink.tick(0.0)
+    uplink.receive(RequestSwitched(session, 2), 0.1)
+    uplink.receive(RequestProgress(session, 250_000), 0.4)
+    for now in (0.5, 0.6, 0.7):
+        uplink.receive(RequestSwitched(session, 2), now)
+        uplink.tick(now)
+        assert uplink.rate_bytes_per_s(session, now) > 0
+
+
+def test_requests_due_at_the_same_time_do_not_swap_their_order() -> None:
+    """Deadlines are sums of floating-point times: equal ones differ in their last digits."""
+    uplink = scheduler(1_000_000.0)
+    offers = (offer(Mode.KV_INT4, 1_900_000, 1.0, cloud_s=0.1), offer(Mode.SCOUT, 400, 0.1))
+    first = ask(uplink, "first", attach(uplink, "a"), 0.0, deadline_s=4.1, offers=offers)
+    agent = attach(uplink, "b")
+    # Arrived later, due 0.3 ms earlier: less than a message takes.
+    second = ask(uplink, "second", agent, 0.1, deadline_s=3.9997, offers=offers)
+    sent = {first: 0.0, second: 0.0}
+    for step in range(1, 10):
+        now = 0.1 * step
+        uplink.receive(AgentHeard(agent), now)
+        uplink.tick(now)
+        rates = {session: uplink.rate_bytes_per_s(session, now) for session in sent}
+        assert rates[first] > rates[second]
+        for session, rate in rates.items():
+            sent[session] += 0.1 * rate
+            uplink.receive(RequestProgress(session, int(sent[session])), now + 0.0999)
+
+
 def test_a_switch_to_an_offer_that_does_not_exist_is_the_peers_mistake() -> None:
     uplink = scheduler()
     session = ask(uplink, "s", attach(uplink, "a"), 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,7 @@ def flows(
         np.array([False] * count if late is None else late),
         np.arange(count, dtype=np.float64),
         np.array([np.inf] * count if limit is None else limit),
+        0.0,
     )
 
 
@@ -47,6 +50,7 @@ def random_flows(seed: int) -> Flows:
         rng.uniform(size=count) < 0.2,
         rng.uniform(0, 10, count),
         np.where(rng.uniform(size=count) < 0.5, np.inf, rng.uniform(1e3, 1e6, count)),
+        0.0,
     )
 
 
@@ -67,6 +71,19 @@ def test_no_rule_gives_more_than_the_capacity_or_a_limit(seed: int, capacity: fl
 def test_everyone_gets_what_it_needs_and_the_rest_goes_to_the_earliest() -> None:
     rates = share_capacity(flows([100.0, 100.0], [1.0, 2.0]), 300.0, PLAIN)
     assert rates.tolist() == [250.0, 50.0]
+
+
+def test_turns_are_by_due_time_then_arrival_and_late_ones_come_last() -> None:
+    sent = flows([1.0] * 4, [2.0, 1.0004, 1.0, 0.5], late=[False, False, False, True])
+    assert sent.turns().tolist() == [2, 0, 1, 3]
+
+
+@given(now=st.floats(0, 1e6), left_s=st.floats(0.01, 100))
+def test_turns_of_equal_deadlines_do_not_depend_on_when_they_are_looked_at(
+    now: float, left_s: float
+) -> None:
+    sent = replace(flows([1.0] * 3, [0.0] * 3), due_at_s=np.full(3, now) + left_s, now=now)
+    assert sent.turns().tolist() == [0, 1, 2]
 
 
 def test_leftover_moves_on_when_the_earliest_is_at_its_limit() -> None:
