@@ -13,7 +13,7 @@ from scout.v1 import control_pb2, types_pb2
 
 from cloud_server.agents import AgentRegistry, AttachedAgent
 from cloud_server.host import ModelHost
-from cloud_server.scheduled_session import Advice, UplinkSeat
+from cloud_server.seats import Advice, UplinkSeat
 from cloud_server.settings import CloudSettings
 from cloud_server.uplink import Uplink
 from scout_core.allocation.offer import GroupId

@@ -6,13 +6,12 @@ the scheduler's rules nor streams.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 from cloud_server.offers import Alternative
+from cloud_server.seats import UplinkSeat
 from scout_core.allocation.events import RejectCause, RequestArrived
-from scout_core.allocation.offer import GroupId
 from scout_core.errors import DeadlineError, OverloadedError, ScoutError
 from scout_core.modes import AgentId, SessionId, TenantId
 from scout_core.protocol import events
@@ -35,25 +34,6 @@ class PacedSession(Protocol):
     def post(self, event: events.CloudEvent) -> None:
         """Hands the session an event."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """News for the agent of a session whose share is now made for another offer."""
-
-    session_id: SessionId
-    share: UplinkShare
-    lease_s: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UplinkSeat:
-    """One attached agent; given back with ``Uplink.detach``."""
-
-    agent: AgentId
-    tenant: TenantId
-    group: GroupId
-    advise: Callable[[Advice], None]
 
 
 @dataclass(frozen=True, slots=True)

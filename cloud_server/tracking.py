@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 
 from cloud_server.metrics import CloudMetrics
-from cloud_server.scheduled_session import Opening, UplinkSeat
+from cloud_server.scheduled_session import Opening
+from cloud_server.seats import UplinkSeat
 from cloud_server.uplink import Uplink
 from scout_core.errors import CreditExceededError, ScoutError
 from scout_core.modes import Mode, TenantId

@@ -1,9 +1,8 @@
-"""The scheduled uplinks of this server: drives the allocator and carries out what it decides.
+"""The scheduled uplinks of this server: drives the allocator.
 
-Owns the clock and the one task of ``UplinkScheduler``, and which session and which control stream
-an action is for. How offers and rates are chosen is ``scout_core.allocation``'s; that nobody sends
-more than its share is the session's credit, paced at the rate given here. Groups without a
-configured capacity are none of its business: their sessions open at once and are not paced.
+Owns the clock and the one task of ``UplinkScheduler``: what it is told and when. How offers and
+rates are chosen is ``scout_core.allocation``'s, what becomes of its actions ``decisions``'. Groups
+without a capacity are none of its business: their sessions open at once and are not paced.
 """
 
 from __future__ import annotations
@@ -11,48 +10,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Final, assert_never
+from typing import Final
 
 import structlog
 
+from cloud_server.decisions import Decisions
 from cloud_server.metrics import CloudMetrics
-from cloud_server.offers import column_of
-from cloud_server.scheduled_session import (
-    Advice,
-    Opening,
-    PacedSession,
-    ScheduledSession,
-    UplinkSeat,
-    refusal,
-)
+from cloud_server.scheduled_session import Opening, PacedSession, ScheduledSession
+from cloud_server.seats import Seating, UplinkSeat
+from cloud_server.session_books import SessionBooks, unbooked_progress
 from cloud_server.settings import CloudSettings
 from scout_core.allocation.capacity import CapacityPolicy
 from scout_core.allocation.events import (
-    Action,
     AgentAttached,
     AgentDied,
     AgentHeard,
     Event,
-    Grant,
-    Reject,
     Report,
     ReportKind,
     RequestFinished,
-    RequestProgress,
-    RequestSwitched,
 )
 from scout_core.allocation.group import GroupStatus
 from scout_core.allocation.offer import GroupId, TenantPolicy
 from scout_core.allocation.policy import SchedulerPolicy
 from scout_core.allocation.scheduler import UplinkScheduler
-from scout_core.errors import (
-    CreditExceededError,
-    OverloadedError,
-    PeerTimeoutError,
-    PeerUnavailableError,
-    ScoutError,
-)
+from scout_core.errors import ScoutError
 from scout_core.modes import AgentId, SessionId, TenantId
 from scout_core.protocol import events
 
@@ -87,16 +69,16 @@ class Uplink:
         )
         self._metrics = metrics
         self._clock = clock
-        self._seats: dict[AgentId, UplinkSeat] = {}
-        self._sessions: dict[SessionId, ScheduledSession] = {}
-        self._contained_until_s: dict[AgentId, float] = {}
+        self._seating = Seating()
+        self._books = SessionBooks()
+        self._decisions = Decisions(self._books, self._seating, metrics, self.policy.forget_after_s)
         self._wake = asyncio.Event()
         self._failed = False
 
     @property
     def attached_agents(self) -> int:
         """Agents attached, whether their uplink is scheduled or not."""
-        return len(self._seats)
+        return len(self._seating)
 
     def schedules(self, group: str) -> bool:
         """Whether sessions of this group are scheduled."""
@@ -106,31 +88,18 @@ class Uplink:
         """The agent's seat if its uplink is scheduled; None if it is not.
 
         Raises:
-            PeerUnavailableError: uplinks are scheduled and the agent is not attached: its session
-                would send past everybody's share.
+            PeerUnavailableError: uplinks are scheduled and the agent is not attached.
             OverloadedError: the agent is kept out for having exceeded its credit.
             ScoutError: the scheduler has failed.
         """
         if not self._groups:
             return None
-        seat = self._seats.get(agent)
-        if seat is None or seat.tenant != tenant:
-            raise PeerUnavailableError(
-                f"Agent {agent} is not attached; this server schedules its uplinks, so open the "
-                "control stream first."
-            )
+        seat = self._seating.require(agent, tenant)
         if seat.group not in self._groups:
             return None
         if self._failed:
             raise ScoutError("Internal error: the uplink's scheduler failed; see the server's log.")
-        kept_out_s = self._contained_until_s.get(agent, 0.0) - self._clock()
-        if kept_out_s > 0:
-            raise OverloadedError(
-                f"Agent {agent} sent beyond its credit and is kept out for {kept_out_s:.1f} s; "
-                "send only what was granted.",
-                retry_after_s=round(kept_out_s, 3),
-            )
-        self._contained_until_s.pop(agent, None)
+        self._seating.expect_welcome(agent, self._clock())
         return seat
 
     def status(self) -> tuple[GroupStatus, ...]:
@@ -139,17 +108,17 @@ class Uplink:
 
     def sessions(self) -> tuple[ScheduledSession, ...]:
         """Sessions that have or want a share, for status and tests."""
-        return tuple(self._sessions.values())
+        return self._books.all()
 
     def attach(self, seat: UplinkSeat) -> None:
         """An agent is there; sessions it has open go on under this seat."""
         now = self._clock()
-        self.detach(self._seats.get(seat.agent, seat))
-        self._seats[seat.agent] = seat
-        mine = [it for it in self._sessions_of(seat.agent) if it.opening.tenant == seat.tenant]
+        self.detach(self._seating.find(seat.agent) or seat)
+        self._seating.take(seat)
+        mine = [it for it in self._books.of(seat.agent) if it.opening.tenant == seat.tenant]
         if seat.group not in self._groups:
             for session in mine:
-                self._release(session)
+                self._decisions.release(session)
             return
         self._tell(AgentAttached(seat.agent, seat.tenant, seat.group), now)
         for session in mine:
@@ -158,45 +127,38 @@ class Uplink:
 
     def heard(self, seat: UplinkSeat) -> None:
         """A heartbeat came."""
-        if self._seats.get(seat.agent) is seat:
+        if self._seating.holds(seat):
             self._tell(AgentHeard(seat.agent), self._clock())
 
     def detach(self, seat: UplinkSeat) -> None:
         """The control stream ended: the agent's sessions wait until it is back."""
-        if self._seats.get(seat.agent) is not seat:
+        if not self._seating.holds(seat):
             return
-        del self._seats[seat.agent]
+        self._seating.leave(seat)
         self._tell(AgentDied(seat.agent), self._clock())
-        for session in self._sessions_of(seat.agent):
-            self._set_rate(session, 0.0)
-
-    def _release(self, session: ScheduledSession) -> None:
-        """Its agent has moved to an uplink that is not scheduled."""
-        del self._sessions[session.opening.key]
-        opened = events.RateAllocated(None) if session.accepted else session.opening.accept
-        session.port.post(opened)
+        for session in self._books.of(seat.agent):
+            self._decisions.set_rate(session, 0.0)
 
     def open(self, opening: Opening, seat: UplinkSeat, port: PacedSession) -> None:
         """A new session; it is accepted, or refused, by what the scheduler decides."""
         now = self._clock()
         session = ScheduledSession(opening, seat, port, now, opening.alternatives, opening.opened)
-        self._sessions[opening.key] = session
+        self._books.add(session)
         self._tell(session.arrival(), now)
 
     def finish(self, key: SessionId) -> None:
         """The payload is complete, or the session is over; more than once is harmless."""
-        session = self._sessions.get(key)
+        session = self._books.find(key)
         if session is not None:
             now = self._clock()
             self._note_progress(session, now)
-            self._sessions.pop(key, None)
+            self._books.remove(session)
             self._tell(RequestFinished(key), now)
 
     def contain(self, agent: AgentId, group: str) -> None:
         """A session of the agent ended for sending beyond its credit: no new one for a while."""
-        containment_s = self.policy.conduct.containment_s
-        self._contained_until_s[agent] = self._clock() + containment_s
-        self._report(Report(ReportKind.BEYOND_GRANT, agent, None), GroupId(group))
+        self._seating.keep_out(agent, self._clock() + self.policy.conduct.containment_s)
+        self._decisions.report(Report(ReportKind.BEYOND_GRANT, agent, None), GroupId(group))
 
     async def run(self) -> None:
         """Ticks the scheduler until cancelled."""
@@ -209,7 +171,7 @@ class Uplink:
             log.exception("uplink_scheduler_failed")
             self._failed = True
             error = ScoutError("Internal error: the uplink's scheduler failed; see the log.")
-            for session in tuple(self._sessions.values()):
+            for session in self._books.all():
                 session.port.post(events.Abort(error))
             raise
 
@@ -219,12 +181,12 @@ class Uplink:
         due = self._scheduler.next_deadline()
         if due is None or due > now:
             return
-        for session in tuple(self._sessions.values()):
+        for session in self._books.all():
             self._note_progress(session, now)
         started_s = time.perf_counter()
         actions = self._scheduler.tick(now)
         self._metrics.solve_s.observe(time.perf_counter() - started_s)
-        self._perform(actions, now)
+        self._decisions.carry_out(actions, now)
         self._metrics.uplinks(self._scheduler.status(now))
 
     async def _sleep_until(self, due_s: float | None) -> None:
@@ -240,166 +202,19 @@ class Uplink:
         """Hands the scheduler an event, and does at once what cannot wait."""
         before = self._scheduler.next_deadline()
         actions = self._scheduler.receive(event, now)
-        self._perform(actions, now)
+        self._decisions.carry_out(actions, now)
         if self._scheduler.next_deadline() != before:
             self._wake.set()
 
     def _note_progress(self, session: ScheduledSession, now: float) -> None:
-        """Bytes and switches in stream order: a byte counts by how it was coded."""
-        received = session.port.received_bytes
-        for switch in session.port.switches[session.booked_switches :]:
-            if switch.offset > received:
-                break
-            session.booked_switches += 1
-            self._book(session, switch.offset, now)
-            column = _column_after(switch, session)
-            if column is None:
-                key = session.opening.session_id
-                log.warning("switch_not_offered", session=key, mode=switch.mode.value)
-                continue
-            session.sent = column
-            self._tell(RequestSwitched(session.opening.key, column), now)
-        self._book(session, received, now)
-
-    def _book(self, session: ScheduledSession, received_bytes: int, now: float) -> None:
-        if received_bytes > session.booked_bytes:
-            if session.booked_bytes == session.base_bytes:
-                # The scheduler may have thought again before the first byte; this is what came.
-                self._tell(RequestSwitched(session.opening.key, session.sent), now)
-            self._metrics.received(session.seat.group, received_bytes - session.booked_bytes)
-            session.booked_bytes = received_bytes
-            progress = received_bytes - session.base_bytes
-            self._tell(RequestProgress(session.opening.key, progress), now)
-        if received_bytes >= session.opening.most_bytes:
-            self._expel(session, now)
-
-    def _expel(self, session: ScheduledSession, now: float) -> None:
-        """It has sent more than it offered; without more credit it could only wait."""
-        opening = session.opening
-        if self._sessions.pop(opening.key, None) is None:
-            return
-        offered = max(each.offer.payload_bytes for each in session.alternatives)
-        excess = float(session.booked_bytes - offered)
-        kind = ReportKind.BEYOND_OFFER
-        self._report(Report(kind, opening.agent, opening.session_id, excess), session.seat.group)
-        error = CreditExceededError(
-            f"The payload is larger than any of the offers ({offered} bytes); declare what is sent."
-        )
-        session.port.post(events.Abort(error))
-        self._tell(RequestFinished(opening.key), now)
-
-    def _perform(self, actions: tuple[Action, ...], now: float) -> None:
-        for action in actions:
-            session = self._sessions.get(action.session) if action.session else None
-            match action:
-                case Grant():
-                    if session is not None:
-                        self._grant(session, action, now)
-                case Reject():
-                    if session is not None:
-                        self._reject(session, action, now)
-                case Report():
-                    seat = self._seats.get(action.agent)
-                    group = session.seat.group if session else seat.group if seat else GroupId("")
-                    self._report(action, group)
-                    if session is not None:
-                        self._act_on(action.kind, session)
-                case _:
-                    assert_never(action)
-
-    def _grant(self, session: ScheduledSession, grant: Grant, now: float) -> None:
-        seat, moved = session.seat, session.offer != grant.offer
-        session.offer = grant.offer
-        self._metrics.granted(seat.group, seat.tenant, grant)
-        if session.accepted:
-            self._set_rate(session, grant.rate_bytes_per_s)
-            if moved:
-                lease_s = grant.expires_at_s - now
-                seat.advise(Advice(session.opening.session_id, session.share(), lease_s))
-            return
-        session.accepted, session.asked = True, grant.offer
-        session.rate_bytes_per_s = grant.rate_bytes_per_s
-        self._metrics.decision_s.observe(now - session.opened_s)
-        self._metrics.recommended(seat.group, seat.tenant, grant.mode)
-        session.port.post(
-            replace(
-                session.opening.accept,
-                rate_bytes_per_s=grant.rate_bytes_per_s,
-                share=session.share(),
-            )
-        )
-
-    def _reject(self, session: ScheduledSession, reject: Reject, now: float) -> None:
-        opening = session.opening
-        self._metrics.rejected(session.seat.group, opening.tenant, reject)
-        del self._sessions[opening.key]
-        retry_after_s = round(max(reject.retry_at_s - now, 0.0), 3)
-        earliest_s = round(max(reject.earliest_at_s - now, 0.0), 3)
-        log.warning(
-            "session_rejected",
-            session=opening.session_id,
-            agent=opening.agent,
-            cause=reject.cause.value,
-            retry_after_s=retry_after_s,
-            earliest_s=earliest_s,
-        )
-        session.port.post(events.Abort(refusal(reject.cause, retry_after_s, earliest_s)))
-
-    def _report(self, report: Report, group: GroupId) -> None:
-        self._metrics.reported(group, report)
-        log.warning(
-            "uplink_reported",
-            kind=report.kind.value,
-            group=group,
-            agent=report.agent,
-            session=report.session,
-            amount=round(report.amount, 3),
-        )
-
-    def _act_on(self, kind: ReportKind, session: ScheduledSession) -> None:
-        match kind:
-            case ReportKind.LEASE_EXPIRED:
-                self._set_rate(session, 0.0)
-            case ReportKind.FORGOTTEN:
-                del self._sessions[session.opening.key]
-                session.port.post(
-                    events.Abort(
-                        PeerTimeoutError(
-                            "The deadline has passed and no payload came for "
-                            f"{self.policy.forget_after_s:g} s; ask again."
-                        )
-                    )
-                )
-            case (
-                ReportKind.DEADLINE_LOST
-                | ReportKind.DEADLINE_REGAINED
-                | ReportKind.BEYOND_GRANT
-                | ReportKind.BEYOND_OFFER
-            ):
-                return  # the grants that follow say what becomes of it
-            case _:
-                assert_never(kind)
-
-    def _set_rate(self, session: ScheduledSession, rate_bytes_per_s: float) -> None:
-        if session.accepted and session.rate_bytes_per_s != rate_bytes_per_s:
-            session.port.post(events.RateAllocated(rate_bytes_per_s))
-        session.rate_bytes_per_s = rate_bytes_per_s
-
-    def _sessions_of(self, agent: AgentId) -> tuple[ScheduledSession, ...]:
-        return tuple(
-            session for session in self._sessions.values() if session.opening.agent == agent
-        )
-
-
-def _column_after(switch: events.SwitchReceived, session: ScheduledSession) -> int | None:
-    """The alternative that a switch stands for. At the very start it mostly is the one asked for,
-    of which there may be two executions; a switch names none."""
-    asked = session.alternatives[session.asked].offer
-    column = column_of(session.alternatives, switch.mode, switch.retention)
-    if switch.offset > 0 or column is None or asked.mode is not switch.mode:
-        return column
-    nearest = session.alternatives[column].offer
-    return session.asked if nearest.retention == asked.retention else column
+        before = session.booked_bytes
+        for event in unbooked_progress(session):
+            self._tell(event, now)
+        if session.booked_bytes > before:
+            self._metrics.received(session.seat.group, session.booked_bytes - before)
+        sent_too_much = session.booked_bytes >= session.opening.most_bytes
+        if sent_too_much and self._decisions.expel(session):
+            self._tell(RequestFinished(session.opening.key), now)
 
 
 def _tenant_policies(settings: CloudSettings) -> tuple[TenantPolicy, ...]:

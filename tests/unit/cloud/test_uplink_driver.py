@@ -8,7 +8,8 @@ import pytest
 
 from cloud_server.metrics import CloudMetrics
 from cloud_server.offers import Alternative, most_payload_bytes
-from cloud_server.scheduled_session import Advice, Opening, UplinkSeat
+from cloud_server.scheduled_session import Opening
+from cloud_server.seats import Advice, UplinkSeat
 from cloud_server.settings import CloudSettings
 from cloud_server.uplink import Uplink
 from scout_core.allocation.offer import GroupId, Offer

@@ -1,0 +1,92 @@
+"""The seats of the attached agents: who may open sessions on a scheduled uplink.
+
+Owns who is attached under which tenant and group, and who is kept out for misconduct. It knows
+neither shares nor streams; ``uplink`` tells the scheduler of whoever comes and goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scout_core.allocation.offer import GroupId
+from scout_core.errors import OverloadedError, PeerUnavailableError
+from scout_core.modes import AgentId, SessionId, TenantId
+from scout_core.protocol.opening import UplinkShare
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """News for the agent of a session whose share is now made for another offer."""
+
+    session_id: SessionId
+    share: UplinkShare
+    lease_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UplinkSeat:
+    """One attached agent; given back with ``Uplink.detach``."""
+
+    agent: AgentId
+    tenant: TenantId
+    group: GroupId
+    advise: Callable[[Advice], None]
+
+
+class Seating:
+    """Seats by agent; a second agent of the same id takes the seat of the first."""
+
+    def __init__(self) -> None:
+        self._seats: dict[AgentId, UplinkSeat] = {}
+        self._kept_out_until_s: dict[AgentId, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def find(self, agent: AgentId) -> UplinkSeat | None:
+        """The agent's seat; None if it is not attached."""
+        return self._seats.get(agent)
+
+    def holds(self, seat: UplinkSeat) -> bool:
+        """Whether this is still the agent's seat, and not one that it left."""
+        return self._seats.get(seat.agent) is seat
+
+    def take(self, seat: UplinkSeat) -> None:
+        """The agent sits here from now on."""
+        self._seats[seat.agent] = seat
+
+    def leave(self, seat: UplinkSeat) -> None:
+        """The agent is gone; KeyError if it was not attached."""
+        del self._seats[seat.agent]
+
+    def require(self, agent: AgentId, tenant: TenantId) -> UplinkSeat:
+        """The agent's seat under its tenant.
+
+        Raises:
+            PeerUnavailableError: it is not attached: its session would send past everybody's share.
+        """
+        seat = self._seats.get(agent)
+        if seat is None or seat.tenant != tenant:
+            raise PeerUnavailableError(
+                f"Agent {agent} is not attached; this server schedules its uplinks, so open the "
+                "control stream first."
+            )
+        return seat
+
+    def keep_out(self, agent: AgentId, until_s: float) -> None:
+        """No new session for the agent until then."""
+        self._kept_out_until_s[agent] = until_s
+
+    def expect_welcome(self, agent: AgentId, now: float) -> None:
+        """Raises:
+        OverloadedError: the agent is kept out for having exceeded its credit.
+        """
+        kept_out_s = self._kept_out_until_s.get(agent, 0.0) - now
+        if kept_out_s > 0:
+            raise OverloadedError(
+                f"Agent {agent} sent beyond its credit and is kept out for {kept_out_s:.1f} s; "
+                "send only what was granted.",
+                retry_after_s=round(kept_out_s, 3),
+            )
+        self._kept_out_until_s.pop(agent, None)
