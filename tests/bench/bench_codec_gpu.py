@@ -229,6 +229,11 @@ def peers(cache: torch.Tensor, compiles: bool) -> dict[str, object]:
     return found
 
 
+def is_equal(row: dict[str, Any]) -> bool:
+    """Whether a launch was compared with the reference and nothing differed."""
+    return "equality" in row and not row["equality"]["failed"]
+
+
 def measure(quick: bool, budget_s: float) -> dict[str, object]:
     """The whole document."""
     until = time.monotonic() + 0.6 * budget_s
@@ -237,14 +242,14 @@ def measure(quick: bool, budget_s: float) -> dict[str, object]:
     shape = (layers, 2, 8, positions, 128)
     cache = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
     short = cache[:, :, :, :170].contiguous()
-    results: dict[str, dict[str, object]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for label, launch in LAUNCHES.items():
         began = time.monotonic()
         if began > until:
             results[label] = {"skipped": "out of time"}
             continue
         try:
-            row: dict[str, object] = {"launch": asdict(launch)}
+            row: dict[str, Any] = {"launch": asdict(launch)}
             row.update(speeds(cache, launch))
             row["equality"] = equality(launch, [USUAL])
         except Exception as error:  # noqa: BLE001 - a launch that fails to compile is a finding
@@ -253,11 +258,11 @@ def measure(quick: bool, budget_s: float) -> dict[str, object]:
         results[label] = row
         print(label, row, file=sys.stderr, flush=True)
     figures = [f"{width}_{way}_gb_s" for width in ("int4", "int8") for way in ("encode", "decode")]
-    best = {
-        figure: max(((row[figure], label) for label, row in results.items() if figure in row),
-                    default=None)
+    equal = {label: row for label, row in results.items() if is_equal(row)}
+    best: dict[str, object] = {
+        figure: max(((row[figure], label) for label, row in equal.items()), default=None)
         for figure in figures
-    }  # fmt: skip
+    }
     return {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,

@@ -7,6 +7,7 @@ holds a cache on a device and calls this, or moves it and calls a codec of the r
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from math import prod
@@ -46,6 +47,8 @@ class Launch:
 
 
 DEFAULT_LAUNCH: Final = Launch()
+LARGEST_GRID: Final = 65535
+"""CUDA's limit on the second grid axis, which slabs run along."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ def quantise_on_device(
     size = layout.coarse_bytes + with_fine * layout.fine_bytes
     payload = torch.empty(size, dtype=torch.uint8, device=kv.device)
     fault = torch.zeros(1, dtype=torch.int32, device=kv.device)
-    _run(_Job(layout, kv.view(torch.int16), payload, fault, launch), "encode")
+    with torch.cuda.device_of(kv):
+        _run(_Job(layout, kv.view(torch.int16), payload, fault, launch), "encode")
     return DeviceResult(payload, fault, _name(with_fine))
 
 
@@ -113,7 +117,8 @@ def dequantise_on_device(
     if payload.storage_offset() % 2:
         payload = payload.clone()  # sections of 16-bit words need an even address
     fault = torch.zeros(1, dtype=torch.int32, device=into.device)
-    _run(_Job(layout, into.view(torch.int16), payload, fault, launch), "decode")
+    with torch.cuda.device_of(into):
+        _run(_Job(layout, into.view(torch.int16), payload, fault, launch), "decode")
     return DeviceResult(into, fault, _name(payload.numel() == sizes[1]))
 
 
@@ -152,6 +157,8 @@ class _Job:
 def _run(job: _Job, direction: str) -> None:
     """Launches the two kernels of one direction."""
     kernels = _kernels()
+    if not job.cache.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise CodecError(f"GPU codecs take CUDA tensors, got {job.cache.device}; use a CPU codec.")
     layout, launch = job.layout, job.launch
     half, group = layout.geometry.head_dim // 2, layout.group_channels
     kv_heads, positions = layout.geometry.kv_heads, layout.positions
@@ -203,7 +210,10 @@ def _checked_layout(kv: torch.Tensor) -> GroupLayout:
         )
     if kv.stride(4) != 1:
         raise CodecError("Channels of a KV cache must be adjacent; make it contiguous first.")
-    return GroupLayout(geometry_of(kv), kv.shape[3])
+    layout = GroupLayout(geometry_of(kv), kv.shape[3])
+    if layout.slabs > LARGEST_GRID:
+        raise CodecError(f"GPU codecs take {LARGEST_GRID} (layer, head) pairs; split the layers.")
+    return layout
 
 
 def _power_of_two(value: int) -> int:

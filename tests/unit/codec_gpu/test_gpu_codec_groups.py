@@ -146,6 +146,19 @@ def test_without_triton_the_error_says_what_to_install() -> None:
         quantise_on_device(tensor_on_cpu(), with_fine=False)
 
 
+@pytest.mark.skipif(not HAS_TRITON, reason="needs Triton (the gpu extra)")
+def test_a_cpu_tensor_is_refused_outside_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(CodecError, match="CUDA"):
+        quantise_on_device(tensor_on_cpu(), with_fine=False)
+
+
+def test_more_slabs_than_a_grid_holds_are_refused() -> None:
+    kv = torch.zeros(256, 2, 256, 1, 2, dtype=torch.bfloat16)
+    with pytest.raises(CodecError, match="split the layers"):
+        quantise_on_device(kv, with_fine=False)
+
+
 def test_a_payload_of_another_size_is_refused() -> None:
     with pytest.raises(CodecError, match="positions take"):
         dequantise_on_device(torch.zeros(17, dtype=torch.uint8), tensor_on_cpu())
