@@ -91,7 +91,7 @@ def _store_pairs(coarse, fine, low, high, mask, WITH_FINE: tl.constexpr):
 def _level(coarse, fine, offset, step, WITH_FINE: tl.constexpr, NATIVE: tl.constexpr):
     """bf16 bits of levels, from sixteen times the coarse nibble and the fine nibble, both int32.
 
-    NATIVE rounds by the GPU's instruction, which is right; the interpreter's is not for subnormals.
+    NATIVE rounds by the GPU's instruction (cvt.rn); Triton's interpreter truncates there.
     """
     if WITH_FINE:
         code = _as_float(0x4B000000 | (coarse + (fine ^ 8))) - 8388616.0

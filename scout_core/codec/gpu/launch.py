@@ -34,7 +34,7 @@ class Launch:
         value_vector: channels of a row that a thread of a value program holds; at most 8 in
             decoding, where a thread writes no more than 16 bytes at once.
         rounds_natively: decode with the GPU's own rounding to bf16 (equal bits, fewer
-            instructions); Triton's interpreter rounds subnormals wrongly, so it is off there.
+            instructions); Triton's interpreter truncates instead, so leave it off there.
     """
 
     key_lanes: int = 64
