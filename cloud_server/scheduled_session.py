@@ -7,7 +7,7 @@ the scheduler's rules nor streams.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from cloud_server.offers import Alternative
 from cloud_server.seats import UplinkSeat
@@ -17,6 +17,9 @@ from scout_core.modes import AgentId, SessionId, TenantId
 from scout_core.protocol import events
 from scout_core.protocol.opening import UplinkShare
 
+ENDING_S: Final = 0.1
+"""Of the granted rate: between two solves it may end."""
+
 
 class PacedSession(Protocol):
     """What is needed of a served session."""
@@ -24,6 +27,11 @@ class PacedSession(Protocol):
     @property
     def received_bytes(self) -> int:
         """Payload received without a gap."""
+        ...
+
+    @property
+    def credit_bytes(self) -> int:
+        """Payload that it may have sent in all."""
         ...
 
     @property
@@ -41,7 +49,8 @@ class Opening:
     """A session that wants to send: who, until when, in which ways, and how it is then accepted.
 
     ``opened`` is the column of ``alternatives`` that the edge means to send, ``most_bytes`` what no
-    session that keeps to them sends; it never gets that much credit and more.
+    session that keeps to them sends; it never gets that much credit and more. ``round_trip_s`` is
+    the smallest that the edge has measured; 0: unknown.
     """
 
     tenant: TenantId
@@ -52,6 +61,7 @@ class Opening:
     opened: int
     most_bytes: int
     accept: events.AcceptDecided
+    round_trip_s: float = 0.0
 
     @property
     def key(self) -> SessionId:
@@ -103,6 +113,13 @@ class ScheduledSession:
             self.alternatives = (going_on.left_after(received - self.base_bytes),)
             self.offer = self.asked = self.sent = 0
             self.base_bytes = self.booked_bytes = received
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has hardly anything left to send, by the size it declared."""
+        declared = self.alternatives[self.sent].offer.payload_bytes
+        left = declared - (self.port.received_bytes - self.base_bytes)
+        return left < self.rate_bytes_per_s * ENDING_S
 
     def share(self) -> UplinkShare:
         """What its edge is told."""

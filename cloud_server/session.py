@@ -38,6 +38,7 @@ class LiveSession:
         tracking: SessionTracking,
     ) -> None:
         self.served = ServedSession(machine, parameters, self)
+        self._machine = machine
         self._host = host
         self._parameters = parameters
         self._reservation = reservation
@@ -45,6 +46,25 @@ class LiveSession:
         self._tracking = tracking
         self._switches: list[str] = []
         self._answering: asyncio.Task[None] | None = None
+
+    @property
+    def received_bytes(self) -> int:
+        """Payload received without a gap."""
+        return self._machine.received_bytes
+
+    @property
+    def credit_bytes(self) -> int:
+        """Payload that the edge may have sent in all."""
+        return self._machine.credit_bytes
+
+    @property
+    def switches(self) -> tuple[events.SwitchReceived, ...]:
+        """The switches announced so far; none is missing of the bytes received."""
+        return self._machine.switches
+
+    def post(self, event: events.CloudEvent) -> None:
+        """Hands the session an event of this server."""
+        self.served.post(event)
 
     async def run(self) -> None:
         """Returns when nothing of the session is left."""

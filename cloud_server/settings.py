@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
@@ -25,6 +25,9 @@ def _table(value: object) -> object:
 Figure = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Table = Annotated[dict[Identity, Figure], BeforeValidator(_table)]
+LEARN: Final = "learn"
+Capacity = Figure | Literal["learn"]
+CapacityTable = Annotated[dict[Identity, Capacity], BeforeValidator(_table)]
 ShareTable = Annotated[dict[Identity, Share], BeforeValidator(_table)]
 
 
@@ -61,10 +64,11 @@ class CloudSettings(ServingSettings):
         description="Rate at which credit is paced for each session of an uplink that is not "
         "scheduled; 0: not paced.",
     )
-    uplink_capacity_bytes_per_s: Table = Field(
-        default_factory=dict[str, float],
+    uplink_capacity_bytes_per_s: CapacityTable = Field(
+        default_factory=dict[str, Capacity],
         description="Capacity of each uplink group, in payload bytes per second, as a table: the "
-        "uplinks named here are scheduled among their agents, others are not.",
+        'uplinks named here are scheduled among their agents, others are not. "learn": follow what '
+        "crosses it and how long that waits.",
     )
     uplink_deadline_reserve: float = Field(
         0.1,

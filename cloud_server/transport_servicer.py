@@ -85,7 +85,7 @@ class TransportServicer:
         session = self._create(key, parameters, tracking)
         session.served.attach(outlet, event)
         if tracking.opening is not None and tracking.seat is not None:
-            self._uplink.open(tracking.opening, tracking.seat, session.served)
+            self._uplink.open(tracking.opening, tracking.seat, session)
         else:
             accept = self._acceptance(parameters, tenant)
             rate_bytes_per_s = self._settings.uplink_bytes_per_s or None
@@ -116,6 +116,7 @@ class TransportServicer:
                 opened or 0,
                 most_payload_bytes(alternatives, parameters.context_tokens),
                 self._acceptance(parameters, tenant),
+                parameters.round_trip_s,
             )
         return tracking
 

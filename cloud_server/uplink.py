@@ -14,12 +14,13 @@ from typing import Final
 
 import structlog
 
+from cloud_server.capacity_watch import CapacityWatch, learnt_capacity
 from cloud_server.decisions import Decisions
 from cloud_server.metrics import CloudMetrics
 from cloud_server.scheduled_session import Opening, PacedSession, ScheduledSession
 from cloud_server.seats import Seating, UplinkSeat
 from cloud_server.session_books import SessionBooks, unbooked_progress
-from cloud_server.settings import CloudSettings
+from cloud_server.settings import LEARN, Capacity, CloudSettings
 from scout_core.allocation.capacity import CapacityPolicy
 from scout_core.allocation.events import (
     AgentAttached,
@@ -62,8 +63,10 @@ class Uplink:
         lease_s = max(1.0, BEATS_PER_LEASE * settings.heartbeat_interval_s)
         self.policy = SchedulerPolicy(lease_s=lease_s)
         self._groups = {GroupId(name) for name in capacities}
+        learning = {GroupId(name) for name, figure in capacities.items() if figure == LEARN}
+        self._watch = CapacityWatch(frozenset(learning))
         self._scheduler = UplinkScheduler(
-            lambda group: CapacityPolicy(capacities[group]),
+            lambda group: _capacity_policy(capacities[group]),
             _tenant_policies(settings),
             self.policy,
         )
@@ -183,6 +186,9 @@ class Uplink:
             return
         for session in self._books.all():
             self._note_progress(session, now)
+        statuses = self._scheduler.status(now)
+        for sample in self._watch.samples(self._books.all(), statuses, now):
+            self._tell(sample, now)
         started_s = time.perf_counter()
         actions = self._scheduler.tick(now)
         self._metrics.solve_s.observe(time.perf_counter() - started_s)
@@ -215,6 +221,10 @@ class Uplink:
         sent_too_much = session.booked_bytes >= session.opening.most_bytes
         if sent_too_much and self._decisions.expel(session):
             self._tell(RequestFinished(session.opening.key), now)
+
+
+def _capacity_policy(figure: Capacity) -> CapacityPolicy:
+    return learnt_capacity() if figure == LEARN else CapacityPolicy(figure)
 
 
 def _tenant_policies(settings: CloudSettings) -> tuple[TenantPolicy, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cloud_server.app import CloudServer
+from cloud_server.settings import Capacity
 from edge_agent.app import EdgeAgent
 from scout_core.control.samples import TransferSample
 from scout_core.modes import Execution, Mode
@@ -95,7 +96,7 @@ async def running_cell(
     agents: int,
     up_mbps: float,
     *,
-    capacity_bytes_per_s: float | None,
+    capacity_bytes_per_s: Capacity | None,
     discipline: Discipline = Discipline.FIFO,
     **cloud: Any,
 ) -> AsyncGenerator[Cell]:

@@ -114,6 +114,30 @@ def test_learning_finds_a_capacity_and_follows_it_down_and_up() -> None:
     assert estimate.bytes_per_s == pytest.approx(6e5, rel=0.12)
 
 
+def test_a_link_that_became_much_faster_is_found_in_seconds_and_a_steady_one_is_left_in_peace() -> (
+    None
+):
+    estimate = CapacityEstimate(CapacityPolicy(1e5, learns=True), 0.0)
+    now = play_link(estimate, 2e5, 10.0, 0.0)
+    assert estimate.bytes_per_s <= 2e5 * 1.2
+    play_link(estimate, 2e6, 5.0, now)
+    assert estimate.bytes_per_s >= 2e6 * 0.85
+
+
+def test_a_link_that_delivers_less_than_granted_is_not_probed_hard_even_without_a_queue() -> None:
+    estimate = CapacityEstimate(CapacityPolicy(1e6, learns=True), 0.0)
+    for number in range(1, 40):
+        goodput = min(estimate.bytes_per_s, 6e5)
+        estimate.observe(CapacityObservation(goodput, 0.0, True, 0.1 * number))
+    assert 6e5 <= estimate.bytes_per_s <= 6e5 * 1.5
+
+
+def test_a_pause_of_days_is_no_reason_to_probe_without_bounds() -> None:
+    estimate = CapacityEstimate(CapacityPolicy(1e5, learns=True), 0.0)
+    estimate.observe(CapacityObservation(1e5, 0.0, True, 1e6))
+    assert 1e5 < estimate.bytes_per_s < 2e5
+
+
 def test_an_unsaturated_goodput_is_only_a_lower_bound() -> None:
     estimate = CapacityEstimate(CapacityPolicy(100.0, learns=True, minimum_bytes_per_s=1.0), 0.0)
     estimate.observe(CapacityObservation(10.0, 0.0, False, 1.0))

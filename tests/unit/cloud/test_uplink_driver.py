@@ -38,7 +38,7 @@ class FakeSession:
     """A served session that only remembers."""
 
     def __init__(self) -> None:
-        self.received_bytes = 0
+        self.received_bytes = self.credit_bytes = 0
         self.switches: tuple[events.SwitchReceived, ...] = ()
         self.posted: list[events.CloudEvent] = []
 
