@@ -11,8 +11,11 @@ format and are what the loops are tested against.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, Final
 
@@ -22,6 +25,7 @@ Loop = Callable[..., Any]
 
 LEAST_SLICE_BYTES: Final = 1 << 20
 """Below a mebibyte a thread costs more than it saves (about 50 µs to hand over and join)."""
+_limit: ContextVar[int] = ContextVar("threads of a codec call", default=sys.maxsize)
 
 
 def compiled(loop: Loop) -> Loop:
@@ -37,9 +41,24 @@ def inlined(loop: Loop) -> Loop:
     return njit(nogil=True, inline="always")(loop)
 
 
-def default_threads() -> int:
+def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """Threads that a call may use: the cores, or fewer within ``at_most_threads``."""
+    return min(cores(), _limit.get())
+
+
+@contextmanager
+def at_most_threads(count: int) -> Generator[None]:
+    """Limits the codecs called within, in this thread or task, to so many threads."""
+    token = _limit.set(max(1, count))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 def run_sliced(task: Callable[[int, int], bool], items: int, work_bytes: int, threads: int) -> bool:
@@ -55,4 +74,4 @@ def run_sliced(task: Callable[[int, int], bool], items: int, work_bytes: int, th
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=default_threads(), thread_name_prefix="scout-codec")
+    return ThreadPoolExecutor(max_workers=cores(), thread_name_prefix="scout-codec")

@@ -9,7 +9,8 @@ NaN and infinity, whose exponent is 255, are refused both ways.
 
 Payload: number of classes u8; for each its first exponent u8, number of exponents less one u8 and
 their frequencies u16 (sum 4,096); class of each channel u8 ``[layers, 2, kv_heads, head_dim]``; for
-each (layer, kind) its rANS stream's length u32 and the stream, symbols in layout order; all
+each (layer, kind) its rANS stream's length u32 and the stream, whose rows are the positions of the
+channels, ``[kv_heads · head_dim, positions]``; all
 sign-and-mantissa bytes in layout order, sign in bit 7.
 """
 
@@ -33,8 +34,8 @@ from scout_core.codec.rans import (
     STATE_BYTES,
     Frequencies,
     RansModels,
-    decode_symbols,
-    encode_symbols,
+    decode_rows,
+    encode_rows,
     normalised,
 )
 from scout_core.errors import CodecError
@@ -59,29 +60,34 @@ class LosslessBf16Codec:
         """See ``KvCodec.encode``."""
         exact = checked_kv(kv)
         words = exact.view(torch.int16).numpy().view(np.uint16)
-        exponents = np.empty(words.shape, dtype=np.uint8)
-        fractions = np.empty(words.shape, dtype=np.uint8)
-        _split(words.reshape(-1), exponents.reshape(-1), fractions.reshape(-1))
-        if int(exponents.max()) == NOT_FINITE_EXPONENT:
+        planes, channels = 2 * exact.shape[0], exact.shape[2] * exact.shape[4]
+        positions = exact.shape[3]
+        by_plane = words.reshape(planes, *words.shape[2:])
+        exponents = np.empty((planes, channels, positions), dtype=np.uint8)
+        fractions = np.empty(by_plane.shape, dtype=np.uint8)
+        threads = default_threads()
+
+        def split_planes(first: int, last: int) -> bool:
+            part = slice(first, last)
+            largest = _split(by_plane[part], exponents[part], fractions[part])
+            return int(largest) < NOT_FINITE_EXPONENT
+
+        if not run_sliced(split_planes, planes, words.nbytes, threads):
             raise not_finite(self.name)
-        labels, channel_classes = _classes(exponents)
-        frequencies = _frequencies(exponents, channel_classes, labels)
+        labels, classes = _classes(exponents)
+        frequencies = _frequencies(exponents, classes, labels.size)
         coder = RansModels.of(frequencies)
-        planes = 2 * exact.shape[0]
-        by_plane = exponents.reshape(planes, -1)
-        classes = channel_classes.reshape(planes, *channel_classes.shape[2:])
         streams: list[bytes] = [b""] * planes
 
         def encode_planes(first: int, last: int) -> bool:
             for plane in range(first, last):
-                models = _per_element(classes[plane], exact.shape[3])
-                streams[plane] = encode_symbols(by_plane[plane], models, coder)
+                streams[plane] = encode_rows(exponents[plane], classes[plane], coder)
             return True
 
-        run_sliced(encode_planes, planes, words.nbytes, default_threads())
+        run_sliced(encode_planes, planes, words.nbytes, threads)
         framed = (part for stream in streams for part in (_LENGTH.pack(len(stream)), stream))
         tables = _write_tables(frequencies)
-        return b"".join((tables, channel_classes.tobytes(), *framed, fractions.tobytes()))
+        return b"".join((tables, classes.tobytes(), *framed, fractions.tobytes()))
 
     def decode(
         self, payload: bytes | memoryview, geometry: KvGeometry, positions: int
@@ -101,16 +107,16 @@ class LosslessBf16Codec:
         streams, cursor = _read_streams(view, cursor + classes.size, planes)
         if len(view) - cursor != planes * elements:
             raise CodecError(f"{self.name}: payload does not end with the mantissas.")
-        fractions = np.frombuffer(view[cursor:], dtype=np.uint8).reshape(planes, elements)
+        by_plane = (planes, geometry.kv_heads, positions, geometry.head_dim)
+        fractions = np.frombuffer(view[cursor:], dtype=np.uint8).reshape(by_plane)
         kv = torch.empty(geometry.shape(positions), dtype=torch.bfloat16)
-        words = kv.view(torch.int16).numpy().view(np.uint16).reshape(planes, elements)
+        words = kv.view(torch.int16).numpy().view(np.uint16).reshape(by_plane)
         coder = RansModels.of(frequencies)
-        by_plane = classes.reshape(channels)
+        models = classes.reshape(planes, -1)
 
         def decode_planes(first: int, last: int) -> bool:
             for plane in range(first, last):
-                models = _per_element(by_plane[plane], positions)
-                exponents = decode_symbols(streams[plane], models, coder)
+                exponents = decode_rows(streams[plane], models[plane], positions, coder)
                 _join(words[plane], exponents, fractions[plane])
             return True
 
@@ -125,26 +131,20 @@ class LosslessBf16Codec:
 
 def _classes(exponents: Octets) -> tuple[NDArray[np.int64], Octets]:
     """Twice each channel's rounded mean exponent: the distinct ones, and each channel's index."""
-    sums = exponents.sum(axis=3, dtype=np.int64)
-    doubled = (4 * sums + exponents.shape[3]) // (2 * exponents.shape[3])
+    positions = exponents.shape[2]
+    sums = exponents.sum(axis=2, dtype=np.uint32).astype(np.int64)
+    doubled = (4 * sums + positions) // (2 * positions)
     if np.unique(doubled).size > 255:
         doubled //= 2
     labels, inverse = np.unique(doubled, return_inverse=True)
     return labels, inverse.reshape(doubled.shape).astype(np.uint8)
 
 
-def _frequencies(exponents: Octets, classes: Octets, labels: NDArray[np.int64]) -> Frequencies:
+def _frequencies(exponents: Octets, classes: Octets, labels: int) -> Frequencies:
     """Frequencies of the exponents of each class, ``[classes, 256]``."""
-    counts = np.zeros((labels.size, 256), dtype=np.int64)
-    _count(exponents, classes, counts)
+    counts = np.zeros((labels, 256), dtype=np.int64)
+    _count(exponents.reshape(-1, exponents.shape[2]), classes.reshape(-1), counts)
     return np.stack([normalised(row) for row in counts])
-
-
-def _per_element(classes: Octets, positions: int) -> Octets:
-    """One plane's channel classes ``[kv_heads, head_dim]``, repeated for every element."""
-    heads, head_dim = classes.shape
-    spread = np.broadcast_to(classes[:, None], (heads, positions, head_dim))
-    return np.ascontiguousarray(spread).reshape(-1)
 
 
 def _write_tables(frequencies: Frequencies) -> bytes:
@@ -189,32 +189,49 @@ def _read_streams(view: memoryview, cursor: int, planes: int) -> tuple[list[memo
 
 @compiled
 def _count(exponents: Octets, classes: Octets, counts: NDArray[np.int64]) -> None:
-    layers, kinds, heads, positions, head_dim = exponents.shape
-    for layer in range(layers):
-        for kind in range(kinds):
-            for head in range(heads):
-                for row in range(positions):
-                    for channel in range(head_dim):
-                        label = classes[layer, kind, head, channel]
-                        counts[label, exponents[layer, kind, head, row, channel]] += 1
+    """Exponents ``[channels, positions]`` into one of two tables by turns: equal neighbours would
+    wait for each other's sum in memory."""
+    halves = np.zeros((counts.shape[0], 2, 256), np.uint32)
+    for channel in range(exponents.shape[0]):
+        tables = halves[classes[channel]]
+        for row in range(exponents.shape[1]):
+            tables[row & 1, exponents[channel, row]] += np.uint32(1)
+    for label in range(counts.shape[0]):
+        for exponent in range(256):
+            counts[label, exponent] += halves[label, 0, exponent] + halves[label, 1, exponent]
 
 
 @compiled
-def _split(words: NDArray[np.uint16], exponents: Octets, fractions: Octets) -> None:
-    for index in range(words.size):
-        word = words[index]
-        exponents[index] = np.uint8((word >> np.uint16(7)) & np.uint16(0xFF))
-        fractions[index] = np.uint8(
-            ((word >> np.uint16(8)) & np.uint16(0x80)) | (word & np.uint16(0x7F))
-        )
+def _split(words: NDArray[np.uint16], exponents: Octets, fractions: Octets) -> np.uint8:
+    """``[planes, heads, positions, channels]`` into exponents ``[planes, heads · channels,
+    positions]`` and fractions; the largest exponent."""
+    planes, heads, positions, head_dim = words.shape
+    largest = np.uint8(0)
+    for plane in range(planes):
+        for head in range(heads):
+            for row in range(positions):
+                for channel in range(head_dim):
+                    word = words[plane, head, row, channel]
+                    exponent = np.uint8((word >> np.uint16(7)) & np.uint16(0xFF))
+                    largest = max(largest, exponent)
+                    exponents[plane, head * head_dim + channel, row] = exponent
+                    fractions[plane, head, row, channel] = np.uint8(
+                        ((word >> np.uint16(8)) & np.uint16(0x80)) | (word & np.uint16(0x7F))
+                    )
+    return largest
 
 
 @compiled
 def _join(words: NDArray[np.uint16], exponents: Octets, fractions: Octets) -> None:
-    for index in range(words.size):
-        fraction = np.uint16(fractions[index])
-        words[index] = np.uint16(
-            ((fraction & np.uint16(0x80)) << np.uint16(8))
-            | (np.uint16(exponents[index]) << np.uint16(7))
-            | (fraction & np.uint16(0x7F))
-        )
+    """Inverse of ``_split`` for one plane."""
+    heads, positions, head_dim = words.shape
+    for head in range(heads):
+        for row in range(positions):
+            for channel in range(head_dim):
+                fraction = np.uint16(fractions[head, row, channel])
+                exponent = np.uint16(exponents[head * head_dim + channel, row])
+                words[head, row, channel] = np.uint16(
+                    ((fraction & np.uint16(0x80)) << np.uint16(8))
+                    | (exponent << np.uint16(7))
+                    | (fraction & np.uint16(0x7F))
+                )

@@ -1,10 +1,17 @@
-"""Interleaved range asymmetric numeral systems: symbols under static models as bytes.
+"""Interleaved range asymmetric numeral systems: rows of symbols under static models as bytes.
 
 Owns the entropy coder (Duda, arXiv 1311.2540; the 32-bit state with 16-bit words is the usual
-"word" variant); knows nothing of what symbols mean. Symbol i belongs to lane i mod ``LANES``, so
-that a core works on several states at once; all lanes share one stream of words. A stream is: the
-final states (``LANES`` little-endian uint32), then the words in the order in which the decoder
-takes them. The decoder must end with every state at its start value and no word left over.
+"word" variant); knows nothing of what symbols mean. Symbols come in rows of equal length, and a
+row has one model, so that its lookups stay in the first-level cache. Symbol i of a row belongs to
+lane i mod ``LANES``: a core works on several states at once. All lanes share one stream of words.
+A stream is: the final states (``LANES`` little-endian uint32), then the words in the order in
+which the decoder takes them, row after row. The decoder must end with every state at its start
+value and no word left over.
+
+No branch depends on data: a word is always written (read) and the cursor moves if it was due;
+mispredicted branches would cost more than the arithmetic. The encoder multiplies by 2^44 / f
+rounded up instead of dividing by the frequency f; with states below f · 2^20 and f up to 2^12
+the quotient is exact and the product stays below 2^64.
 """
 
 # numba types are unknown to the type checker inside compiled functions
@@ -18,7 +25,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scout_core.codec.compiled import compiled
+from scout_core.codec.compiled import compiled, inlined
 from scout_core.errors import CodecError
 
 PRECISION_BITS: Final = 12
@@ -27,6 +34,7 @@ TOTAL: Final = 1 << PRECISION_BITS
 LANES: Final = 8
 LOWEST_STATE: Final = 1 << 16
 STATE_BYTES: Final = 4 * LANES
+RECIPROCAL_BITS: Final = 44
 
 Symbols = NDArray[np.uint8]
 Frequencies = NDArray[np.uint16]
@@ -36,13 +44,14 @@ Frequencies = NDArray[np.uint16]
 class RansModels:
     """Static models, ready to code with.
 
-    ``frequencies`` and ``starts`` are ``[models, alphabet]``; ``slots`` is ``[models, TOTAL]``:
-    symbol in bits 0–7, frequency − 1 in bits 8–19, offset in the symbol's range in bits 20–31.
+    ``slots`` is ``[models, TOTAL]``: symbol in bits 0–7, frequency − 1 in bits 8–19, offset in the
+    symbol's range in bits 20–31. ``reciprocals`` and ``ranges`` are ``[models, alphabet]``: 2^44 /
+    frequency, rounded up (0 where the symbol is impossible), and frequency << 16 | start.
     """
 
-    frequencies: NDArray[np.uint32]
-    starts: NDArray[np.uint32]
     slots: NDArray[np.uint32]
+    reciprocals: NDArray[np.uint64]
+    ranges: NDArray[np.uint32]
 
     @classmethod
     def of(cls, frequencies: Frequencies) -> RansModels:
@@ -63,7 +72,12 @@ class RansModels:
             symbol = np.repeat(symbols, row)
             offset = np.arange(TOTAL, dtype=np.uint32) - starts[model][symbol]
             slots[model] = symbol | ((row[symbol] - 1) << 8) | (offset << 20)
-        return cls(frequencies=wide, starts=starts, slots=slots)
+        possible = np.maximum(wide, 1).astype(np.uint64)
+        reciprocals = ((1 << RECIPROCAL_BITS) + possible - 1) // possible
+        reciprocals[wide == 0] = 0
+        return cls(
+            slots=slots, reciprocals=reciprocals, ranges=((wide << 16) | starts).astype(np.uint32)
+        )
 
 
 def normalised(counts: NDArray[np.int64]) -> Frequencies:
@@ -82,81 +96,120 @@ def normalised(counts: NDArray[np.int64]) -> Frequencies:
     return frequencies.astype(np.uint16)
 
 
-def encode_symbols(symbols: Symbols, models: Symbols, coder: RansModels) -> bytes:
-    """Codes ``symbols`` ``[n]``, symbol i under model ``models[i]``.
+def encode_rows(symbols: Symbols, models: Symbols, coder: RansModels) -> bytes:
+    """Codes ``symbols`` ``[rows, length]``, row i under model ``models[i]``.
 
     Raises:
         CodecError: a symbol has frequency 0 in its model.
     """
-    words = np.empty(symbols.size + LANES, dtype="<u2")
+    words = np.empty(symbols.size + 1, dtype="<u2")
     states = np.empty(LANES, dtype=np.uint32)
-    used = int(_encode(symbols, models, coder.frequencies, coder.starts, words, states))
+    used = int(_encode(symbols, models, coder.reciprocals, coder.ranges, words, states))
     if used < 0:
         raise CodecError("A symbol does not occur in its model; the encoder chose the wrong one.")
     return states.astype("<u4").tobytes() + words[words.size - used :].tobytes()
 
 
-def decode_symbols(payload: memoryview, models: Symbols, coder: RansModels) -> Symbols:
-    """Inverse of ``encode_symbols``: symbols ``[n]`` for ``models`` ``[n]``.
+def decode_rows(
+    payload: bytes | memoryview, models: Symbols, length: int, coder: RansModels
+) -> Symbols:
+    """Inverse of ``encode_rows``: symbols ``[rows, length]`` for ``models`` ``[rows]``.
 
     Raises:
-        CodecError: the payload is no coding of ``n`` symbols under these models.
+        CodecError: the payload is no coding of as many symbols under these models.
     """
     if len(payload) < STATE_BYTES or len(payload) % 2:
         raise CodecError("Entropy-coded stream is truncated.")
-    states = np.frombuffer(payload[:STATE_BYTES], dtype="<u4").astype(np.uint32)
-    words = np.frombuffer(payload[STATE_BYTES:], dtype="<u2")
-    symbols = np.empty(models.size, dtype=np.uint8)
+    states = np.frombuffer(payload, dtype="<u4", count=LANES).astype(np.uint32)
+    available = (len(payload) - STATE_BYTES) // 2
+    words = np.zeros(available + LANES, dtype=np.uint16)  # the decoder looks a few words ahead
+    words[:available] = np.frombuffer(payload, dtype="<u2", offset=STATE_BYTES)
+    symbols = np.empty((models.size, length), dtype=np.uint8)
     if not _decode(symbols, models, coder.slots, words, states):
         raise CodecError("Entropy-coded stream does not end where it should.")
     return symbols
 
 
+@inlined
+def _push(symbols, count, model, coder, cursor, stream):
+    """Codes ``symbols[:count]``, last one first; the cursor then, and the least frequency."""
+    reciprocals, ranges = coder
+    words, states = stream
+    least = np.uint32(TOTAL << 16)
+    for index in range(count):
+        lane = np.uint64(count - 1 - index)
+        symbol = np.uint64(symbols[lane])
+        state = states[lane]
+        words[cursor] = np.uint16(state & np.uint32(0xFFFF))
+        span = ranges[model, symbol]
+        least = min(least, span)
+        frequency = span >> np.uint32(16)
+        full = (state >> np.uint32(32 - PRECISION_BITS)) >= frequency
+        cursor -= np.uint64(full)
+        state = np.uint32(state >> np.uint32(16)) if full else state
+        product = np.uint64(state) * reciprocals[model, symbol]
+        quotient = np.uint32(product >> np.uint64(RECIPROCAL_BITS))
+        remainder = np.uint32(state - quotient * frequency)
+        quotient = np.uint32(quotient << np.uint32(PRECISION_BITS))
+        states[lane] = np.uint32(quotient + remainder + (span & np.uint32(0xFFFF)))
+    return cursor, least
+
+
 @compiled
-def _encode(symbols, models, frequencies, starts, words, states):
+def _encode(symbols, models, reciprocals, ranges, words, states):
     """Fills ``words`` from its end; returns how many it used, or -1 for an impossible symbol."""
     states[:] = np.uint32(LOWEST_STATE)
-    cursor = words.size
-    for index in range(symbols.size - 1, -1, -1):
-        lane = index % LANES
-        model = models[index]
-        symbol = symbols[index]
-        frequency = frequencies[model, symbol]
-        if frequency == 0:
-            return -1
+    rows, length = symbols.shape
+    whole = length - length % LANES
+    cursor = np.uint64(words.size - 1)
+    coder, stream = (reciprocals, ranges), (words, states)
+    possible = True
+    for row in range(rows - 1, -1, -1):
+        model, line = np.uint64(models[row]), symbols[row]
+        tail = length - whole
+        cursor, least = _push(line[whole:], tail, model, coder, cursor, stream)
+        possible &= least > np.uint32(0xFFFF)
+        for start in range(whole - LANES, -1, -LANES):
+            cursor, least = _push(line[start:], LANES, model, coder, cursor, stream)
+            possible &= least > np.uint32(0xFFFF)
+    return np.int64(words.size) - np.int64(cursor) - 1 if possible else np.int64(-1)
+
+
+@inlined
+def _pop(symbols, count, table, words, cursor, states):
+    """Fills ``symbols[:count]``; the cursor then."""
+    for lane in range(count):
         state = states[lane]
-        if (state >> np.uint32(32 - PRECISION_BITS)) >= frequency:
-            cursor -= 1
-            words[cursor] = np.uint16(state & np.uint32(0xFFFF))
-            state >>= np.uint32(16)
-        quotient = np.uint32(state // frequency)
-        remainder = np.uint32(state - quotient * frequency)
-        states[lane] = np.uint32(
-            (quotient << np.uint32(PRECISION_BITS)) + remainder + starts[model, symbol]
+        entry = table[state & np.uint32(TOTAL - 1)]
+        symbols[lane] = np.uint8(entry & np.uint32(0xFF))
+        frequency = ((entry >> np.uint32(8)) & np.uint32(TOTAL - 1)) + np.uint32(1)
+        frequency = np.uint32(frequency)
+        state = np.uint32(
+            frequency * (state >> np.uint32(PRECISION_BITS)) + (entry >> np.uint32(20))
         )
-    return words.size - cursor
+        refilled = np.uint32((state << np.uint32(16)) | np.uint32(words[cursor]))
+        empty = state < np.uint32(LOWEST_STATE)
+        states[lane] = refilled if empty else state
+        cursor += np.uint64(empty)
+    return cursor
 
 
 @compiled
 def _decode(symbols, models, slots, words, states):
     """Fills ``symbols``; whether words and states came out exactly."""
-    cursor = 0
-    available = words.size
-    for index in range(symbols.size):
-        lane = index % LANES
-        state = states[lane]
-        entry = slots[models[index], state & np.uint32(TOTAL - 1)]
-        symbols[index] = np.uint8(entry & np.uint32(0xFF))
-        frequency = ((entry >> np.uint32(8)) & np.uint32(TOTAL - 1)) + np.uint32(1)
-        state = np.uint32(
-            frequency * (state >> np.uint32(PRECISION_BITS)) + (entry >> np.uint32(20))
-        )
-        if state < np.uint32(LOWEST_STATE):
-            if cursor == available:
+    rows, length = symbols.shape
+    whole = length - length % LANES
+    cursor = np.uint64(0)
+    available = np.uint64(words.size - LANES)
+    for row in range(rows):
+        table, line = slots[models[row]], symbols[row]
+        for start in range(0, whole, LANES):
+            cursor = _pop(line[start:], LANES, table, words, cursor, states)
+            if cursor > available:
                 return False
-            state = np.uint32((state << np.uint32(16)) | np.uint32(words[cursor]))
-            cursor += 1
-        states[lane] = state
+        cursor = _pop(line[whole:], length - whole, table, words, cursor, states)
+        if cursor > available:
+            return False
     exact = cursor == available
     for lane in range(LANES):
         exact &= states[lane] == np.uint32(LOWEST_STATE)

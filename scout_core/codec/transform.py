@@ -1,35 +1,35 @@
 """Codec ``transform``: calibrated linear transform, uniform quantiser, shared entropy models.
 
-Owns the payload of the transform codec; the artefact is ``transform_basis``. Keys are turned back
-to before their rotary embedding, so the codec has to be told the absolute position of every cached
-row: it is bound to positions (``TransformCodec.at``) before it is used, unlike the other codecs.
-One step for all coefficients is reverse water-filling, since the basis scales them to equal
-importance; coefficients that vary less than a quarter of the step are not sent.
+Owns the codec: what is measured from what, and in which pieces; the artefact is
+``transform_basis``, the bytes ``transform_payload``, the loops ``transform_kernels``. Keys are
+turned back to before their rotary embedding, so the codec has to be told the absolute position of
+every cached row: it is bound to positions (``TransformCodec.at``) before it is used, unlike the
+other codecs. One step for all coefficients is reverse water-filling, since the basis scales them to
+equal importance; coefficients that vary less than half a step are not sent.
 
 The first positions of a context are attention sinks: far from all other rows, and every later token
 feels an error in them. Where they equal the calibrated ones (the chat template's first tokens) they
 cost nothing; else they travel as ``int8_groups``. Coding four such rows like all others made the KL
 divergence on 2,048-token texts 2.4 to 3.5 times larger, at a ratio of 11.
 
-Payload: level u8 (step = finest step · 2^(level / 4)); flags u8 (bit i: the row at absolute
-position i is measured from the calibrated sink); number of escapes u32; for keys and values, for
-each group, stream length u32; the other sink rows of the block as one ``int8_groups`` payload, if
-any; the streams (``rans``): symbols of the sent coefficients, position after position, zero in rows
-already sent; escapes i32, in stream order. Symbol s means s − 127; 255 an escape.
+Positions are coded in tiles, which with the groups of layers make independent pieces, one to a core
+at a time. The encoder multiplies in bf16 where that is fast, so hosts may round a coefficient
+differently; the decoder multiplies integers (``integer_product``), so that every host decodes the
+same bits from the same bytes.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scout_core.codec import transform_kernels as kernels
 from scout_core.codec.base import (
     CodecId,
     check_positions,
@@ -37,28 +37,26 @@ from scout_core.codec.base import (
     geometry_of,
     not_finite,
 )
-from scout_core.codec.compiled import compiled, default_threads, run_sliced
 from scout_core.codec.finite import is_finite
 from scout_core.codec.int8_groups import Int8GroupsCodec
-from scout_core.codec.rans import STATE_BYTES, decode_symbols, encode_symbols
+from scout_core.codec.integer_product import integer_product
+from scout_core.codec.rans import decode_rows, encode_rows
 from scout_core.codec.rotary import Rotation
-from scout_core.codec.transform_basis import TransformBasis, classes_of
+from scout_core.codec.transform_basis import TransformBasis
+from scout_core.codec.transform_payload import LEVELS, Piece, TransformPayload, tiles
+from scout_core.codec.transform_plan import TransformPlan
+from scout_core.codec.workers import run_each
 from scout_core.errors import CodecError
 from scout_core.geometry import KvGeometry
 
-LEVELS: Final = 32
-LEVELS_PER_OCTAVE: Final = 4
-ZERO: Final = 127
-ESCAPE: Final = 255
-ROUNDING: Final = 0.4
-"""Added before truncation: values up to 0.6 steps become 0, which costs little and saves bits."""
-LARGEST_VALUE: Final = float(1 << 30)
 SINK_TOLERANCE_STEPS: Final = 1.0
 """Root mean square distance up to which a row counts as the calibrated sink."""
-_HEAD: Final = struct.Struct("<BBI")
+SINK_COEFFICIENTS: Final = 128
+"""Coefficients of each stream, the most varying ones, that the distance is taken over."""
+_NOT_CODED: Final = -1
 _SINK_ROWS: Final = Int8GroupsCodec()
 
-Octets = NDArray[np.uint8]
+Words = NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -92,38 +90,21 @@ class TransformCodec:
         self._check(geometry_of(exact), exact.shape[3])
         if not is_finite(exact):
             raise not_finite(self.name)
-        rows = self._rows(exact.float())
-        step = _step(self.basis, self.level)
-        flags = self._sink_flags(rows, step)
-        rows -= self._means(flags)
+        words = _words(exact)
+        plan = self._plan
+        flags = self._sink_flags(words, plan)
         foreign = self._foreign_sinks(flags)
-        rows[:, :, foreign] = 0
         sink_rows = _SINK_ROWS.encode(exact[:, :, :, foreign]) if foreign else b""
-        plan = _Plan.of(self.basis, step)
-        streams: list[bytes] = [b""] * plan.streams
-        escapes: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * plan.streams
+        origin_of = self._origin_of(flags)
+        origin_of[foreign] = _NOT_CODED
+        ranges = tiles(exact.shape[3])
 
-        def encode_streams(first: int, last: int) -> bool:
-            for index in range(first, last):
-                kind, group = divmod(index, self.basis.groups)
-                forward = self.basis.forward[kind, group, : plan.sent[index]]
-                values = (rows[kind, group] @ forward.T).mul_(1 / step).numpy()
-                if float(np.abs(values).max(initial=0.0)) >= LARGEST_VALUE:
-                    return False
-                symbols = np.empty(values.shape, dtype=np.uint8)
-                found = np.empty(values.size, dtype=np.int32)
-                count = int(_quantise(values.reshape(-1), symbols.reshape(-1), found))
-                escapes[index] = found[:count]
-                models = plan.models(index, exact.shape[3])
-                streams[index] = encode_symbols(symbols.reshape(-1), models, self.basis.coder)
-            return True
+        def encode_piece(index: int) -> Piece:
+            tile, stream = divmod(index, plan.streams)
+            return self._encoded(words, stream, ranges[tile], origin_of)
 
-        if not run_sliced(encode_streams, plan.streams, exact.nbytes, default_threads()):
-            raise CodecError("transform: the cache is too large in magnitude; send it as raw_bf16.")
-        escaped = np.concatenate(escapes).astype("<i4")
-        lengths = np.array([len(stream) for stream in streams], dtype="<u4")
-        head = _HEAD.pack(self.level, flags, escaped.size)
-        return b"".join((head, lengths.tobytes(), sink_rows, *streams, escaped.tobytes()))
+        pieces = run_each(encode_piece, len(ranges) * plan.streams)
+        return TransformPayload(self.level, flags, sink_rows, pieces).to_bytes()
 
     def decode(
         self, payload: bytes | memoryview, geometry: KvGeometry, positions: int
@@ -131,42 +112,21 @@ class TransformCodec:
         """See ``KvCodec.decode``; the payload's level counts, not the codec's."""
         self._check(geometry, positions)
         view = memoryview(payload)
-        if len(view) < _HEAD.size:
-            raise CodecError("transform: payload is truncated.")
-        foreign = self._foreign_sinks(view[1])
-        parts = _Parts.of(view, self.basis, len(foreign))
-        streams, escaped = parts.streams, parts.escapes
-        step = _step(self.basis, parts.level)
-        plan = _Plan.of(self.basis, step)
-        symbols: list[Octets] = [np.empty(0, np.uint8)] * plan.streams
-        rows = torch.empty(2, self.basis.groups, positions, self.basis.width)
+        level, flags = TransformPayload.head_of(view)
+        foreign = self._foreign_sinks(flags)
+        sink_bytes = _SINK_ROWS.encoded_bytes(geometry, len(foreign)) if foreign else 0
+        plan = self._plan if level == self.level else TransformPlan.of(self.basis, level)
+        ranges = tiles(positions)
+        parts = TransformPayload.parsed(view, sink_bytes, len(ranges) * plan.streams)
+        origin_of = self._origin_of(flags)
+        kv = torch.empty(geometry.shape(positions), dtype=torch.bfloat16)
+        words = _words(kv)
 
-        def decode_streams(first: int, last: int) -> bool:
-            for index in range(first, last):
-                models = plan.models(index, positions)
-                symbols[index] = decode_symbols(streams[index], models, self.basis.coder)
-            return True
+        def decode_piece(index: int) -> None:
+            tile, stream = divmod(index, plan.streams)
+            self._decode_into(words, parts.pieces[index], (plan, stream), ranges[tile], origin_of)
 
-        def rebuild(first: int, last: int) -> bool:
-            for index in range(first, last):
-                kind, group = divmod(index, self.basis.groups)
-                sent = plan.sent[index]
-                values = np.empty((positions, sent), dtype=np.float32)
-                shifts = plan.shrinkage(index)
-                found = escaped[starts[index] : starts[index + 1]]
-                _dequantise(symbols[index].reshape(positions, sent), shifts, found, values)
-                inverse = self.basis.inverse[kind, group, :, :sent]
-                torch.matmul(torch.from_numpy(values).mul_(step), inverse.T, out=rows[kind, group])
-            return True
-
-        work_bytes = geometry.bf16_bytes(positions)
-        run_sliced(decode_streams, plan.streams, work_bytes, default_threads())
-        counts = [int(np.count_nonzero(found == ESCAPE)) for found in symbols]
-        starts = [sum(counts[:index]) for index in range(plan.streams + 1)]
-        if starts[-1] != escaped.size:
-            raise CodecError("transform: escapes announced and escapes sent differ.")
-        run_sliced(rebuild, plan.streams, work_bytes, default_threads())
-        kv = self._cache(rows + self._means(parts.flags))
+        run_each(decode_piece, len(parts.pieces))
         if foreign:
             kv[:, :, :, foreign] = _SINK_ROWS.decode(parts.sink_rows, geometry, len(foreign))
         return kv
@@ -174,12 +134,97 @@ class TransformCodec:
     def encoded_bytes(self, geometry: KvGeometry, positions: int) -> int:
         """See ``KvCodec.encoded_bytes``; the entropy of the models: what calibration texts took."""
         self._check(geometry, positions)
-        step = _step(self.basis, self.level)
-        classes = classes_of(self.basis.deviations, step)
-        used = self.basis.frequencies.astype(np.float64) / (1 << 12)
-        entropies = -(used * np.log2(np.where(used > 0, used, 1.0))).sum(axis=1)
-        bits = float(entropies[classes[classes >= 0].numpy()].sum())
-        return round(positions * bits / 8) + 2 * self.basis.groups * (STATE_BYTES + 4)
+        overhead = TransformPayload.overhead_bytes(len(tiles(positions)) * self._plan.streams)
+        return round(positions * self._plan.bits_per_position / 8) + overhead
+
+    @cached_property
+    def _plan(self) -> TransformPlan:
+        return TransformPlan.of(self.basis, self.level)
+
+    @cached_property
+    def _rotations(self) -> tuple[Rotation, Rotation]:
+        """For keys and, turning nothing, for values."""
+        keys = Rotation.at(self.positions, self.basis.geometry.head_dim, self.basis.theta)
+        return keys, Rotation(torch.ones_like(keys.cosines), torch.zeros_like(keys.sines))
+
+    def _encoded(
+        self, words: Words, stream: int, tile: slice, origin_of: NDArray[np.int64]
+    ) -> Piece:
+        """One stream of one tile.
+
+        Raises:
+            CodecError: a coefficient is too large.
+        """
+        plan = self._plan
+        rows = self._rows(words, stream, tile, origin_of)
+        forward = plan.forward[stream]
+        values = (forward @ rows.to(forward.dtype).T).float().numpy()
+        symbols = np.empty(values.shape, dtype=np.uint8)
+        scale = np.float32(1 / plan.step)
+        escapes = np.empty(int(kernels.quantise(values, scale, symbols)), dtype="<i4")
+        if escapes.size:
+            kernels.collect_escapes(values, scale, symbols, escapes)
+        return Piece(escapes, encode_rows(symbols, plan.classes[stream], self.basis.coder))
+
+    def _rows(
+        self, words: Words, stream: int, tile: slice, origin_of: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """float32 ``[positions of the tile, width]``, measured from their origins."""
+        rows = np.empty((tile.stop - tile.start, self.basis.width), dtype=np.float32)
+        kernels.gather_rows(words, self._place(stream, tile), self._frame(stream, origin_of), rows)
+        return torch.from_numpy(rows)
+
+    def _decode_into(
+        self,
+        words: Words,
+        piece: Piece,
+        planned: tuple[TransformPlan, int],
+        tile: slice,
+        origin_of: NDArray[np.int64],
+    ) -> None:
+        """Fills one stream's part of one tile.
+
+        Raises:
+            CodecError: the piece is not one.
+        """
+        plan, stream = planned
+        kind, group = divmod(stream, self.basis.groups)
+        count = tile.stop - tile.start
+        symbols = decode_rows(piece.coded, plan.classes[stream], count, self.basis.coder)
+        values = np.empty(symbols.shape, dtype=np.float32)
+        shifts, scales = plan.shifts[stream], plan.scales[stream]
+        met = kernels.dequantise(symbols, shifts, scales, piece.escapes, values)
+        if int(met) != piece.escapes.size:
+            raise CodecError("transform: escapes announced and escapes sent differ.")
+        planes = np.empty((symbols.shape[0], 2, count), dtype=np.int8)
+        units = np.empty(count, dtype=np.float32)
+        kernels.split_planes(values, planes, units)
+        integers = self.basis.integers[kind, group, :, : symbols.shape[0]]
+        both = torch.from_numpy(planes).reshape(-1, 2 * count).T
+        sums = integer_product(both, integers.T)
+        kernels.scatter_rows(
+            sums.numpy().reshape(2, count, -1),
+            units,
+            self._frame(stream, origin_of),
+            words,
+            self._place(stream, tile),
+        )
+
+    def _frame(self, stream: int, origin_of: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+        """What the rows of a stream are turned by and measured from, for the loops."""
+        kind, group = divmod(stream, self.basis.groups)
+        rotation = self._rotations[kind]
+        return (
+            rotation.cosines.numpy(),
+            rotation.sines.numpy(),
+            self.basis.origins[kind, group].numpy(),
+            origin_of,
+        )
+
+    def _place(self, stream: int, tile: slice) -> tuple[int, int, int]:
+        """First layer, kind and first position of a piece."""
+        kind, group = divmod(stream, self.basis.groups)
+        return group * self.basis.geometry.layers // self.basis.groups, kind, tile.start
 
     def _check(self, geometry: KvGeometry, positions: int) -> None:
         if geometry != self.basis.geometry:
@@ -189,9 +234,7 @@ class TransformCodec:
                 f"transform: bound to {self.positions.numel()} positions, got {positions}.",
             )
 
-    def _rotation(self) -> Rotation:
-        return Rotation.at(self.positions, self.basis.geometry.head_dim, self.basis.theta)
-
+    @cached_property
     def _sinks(self) -> dict[int, int]:
         """Sink positions that this block holds, each with its row."""
         found: dict[int, int] = {}
@@ -201,15 +244,27 @@ class TransformCodec:
                 found[sink] = int(rows)
         return found
 
-    def _sink_flags(self, rows: torch.Tensor, step: float) -> int:
+    def _sink_flags(self, words: Words, plan: TransformPlan) -> int:
         """A bit for every sink row that is the calibrated one."""
-        flags = 0
-        for sink, index in self._sinks().items():
-            residual = (rows[:, :, index] - self.basis.sinks[:, sink])[..., None]
-            distance = (self.basis.forward @ residual).square().mean().sqrt() / step
-            if float(distance) <= SINK_TOLERANCE_STEPS:
-                flags |= 1 << sink
-        return flags
+        if not self._sinks:
+            return 0
+        rows = list(self._sinks.values())
+        origin_of = np.zeros(self.positions.numel(), dtype=np.int64)
+        origin_of[rows] = [1 + sink for sink in self._sinks]
+        tile = slice(min(rows), max(rows) + 1)
+        bound = (SINK_TOLERANCE_STEPS * plan.step) ** 2 * plan.streams * SINK_COEFFICIENTS
+        distances = torch.zeros(len(rows))
+        for stream in range(plan.streams):
+            residuals = self._rows(words, stream, tile, origin_of)[
+                [row - tile.start for row in rows]
+            ]
+            group = divmod(stream, self.basis.groups)
+            coefficients = residuals @ self.basis.forward[group][:SINK_COEFFICIENTS].T
+            distances += coefficients.square().sum(dim=1)
+            if not bool((distances <= bound).any()):
+                break
+        near = (distances <= bound).tolist()
+        return sum(1 << sink for sink, is_near in zip(self._sinks, near, strict=True) if is_near)
 
     def _foreign_sinks(self, flags: int) -> list[int]:
         """Rows of the sinks present without their flag.
@@ -217,140 +272,19 @@ class TransformCodec:
         Raises:
             CodecError: a flag for a row that this block does not have.
         """
-        sinks = self._sinks()
-        if flags & ~sum(1 << sink for sink in sinks):
+        if flags & ~sum(1 << sink for sink in self._sinks):
             raise CodecError("transform: flags name rows that this block does not have.")
-        return [index for sink, index in sinks.items() if not flags >> sink & 1]
+        return [index for sink, index in self._sinks.items() if not flags >> sink & 1]
 
-    def _means(self, flags: int) -> torch.Tensor:
-        """What each row is measured from: ``[2, groups, positions, width]``."""
-        count = self.positions.numel()
-        means = self.basis.means[:, :, None].expand(-1, -1, count, -1).clone()
-        for sink in range(self.basis.sinks.shape[1]):
+    def _origin_of(self, flags: int) -> NDArray[np.int64]:
+        """Which of the basis' origins each row is measured from."""
+        origins = np.zeros(self.positions.numel(), dtype=np.int64)
+        for sink, row in self._sinks.items():
             if flags >> sink & 1:
-                means[:, :, self.positions == sink] = self.basis.sinks[:, sink, :, None]
-        return means
-
-    def _rows(self, kv: torch.Tensor) -> torch.Tensor:
-        """``[2, groups, positions, width]``: the cache with keys unrotated."""
-        layers, _, kv_heads, positions, head_dim = kv.shape
-        keys = self._rotation().undone(kv[:, 0])
-        rows = torch.stack((keys, kv[:, 1]))
-        per_group = layers // self.basis.groups
-        rows = rows.reshape(2, self.basis.groups, per_group, kv_heads, positions, head_dim)
-        return rows.permute(0, 1, 4, 2, 3, 5).reshape(2, self.basis.groups, positions, -1)
-
-    def _cache(self, rows: torch.Tensor) -> torch.Tensor:
-        """Inverse of ``_rows``, rounded to bf16."""
-        layers, kv_heads, head_dim = (
-            self.basis.geometry.layers,
-            self.basis.geometry.kv_heads,
-            self.basis.geometry.head_dim,
-        )
-        per_group = layers // self.basis.groups
-        rows = rows.reshape(2, self.basis.groups, -1, per_group, kv_heads, head_dim)
-        rows = rows.permute(0, 1, 3, 4, 2, 5).reshape(2, layers, kv_heads, -1, head_dim)
-        keys = self._rotation().applied(rows[0])
-        return torch.stack((keys, rows[1]), dim=1).to(torch.bfloat16)
+                origins[row] = 1 + sink
+        return origins
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Which coefficients of each stream are sent at a step, and under which model."""
-
-    basis: TransformBasis
-    classes: torch.Tensor
-    """int64 ``[2 · groups, width]``, -1 where not sent; descending, as deviations are."""
-    sent: list[int]
-
-    @classmethod
-    def of(cls, basis: TransformBasis, step: float) -> _Plan:
-        classes = classes_of(basis.deviations, step).reshape(-1, basis.width)
-        return cls(basis, classes, [int(count) for count in (classes >= 0).sum(dim=1)])
-
-    @property
-    def streams(self) -> int:
-        """Keys' groups, then values' groups."""
-        return len(self.sent)
-
-    def models(self, index: int, positions: int) -> Octets:
-        """The model of every symbol of a stream, uint8."""
-        classes = self.classes[index, : self.sent[index]].numpy().astype(np.uint8)
-        return np.tile(classes, positions)
-
-    def shrinkage(self, index: int) -> NDArray[np.float32]:
-        """The reconstruction offset of each sent coefficient's ±1."""
-        return self.basis.shrinkage[self.classes[index, : self.sent[index]]].numpy()
-
-
-def _step(basis: TransformBasis, level: int) -> float:
-    return basis.finest_step * 2.0 ** (level / LEVELS_PER_OCTAVE)
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """A payload taken apart."""
-
-    level: int
-    flags: int
-    sink_rows: memoryview
-    streams: list[memoryview]
-    escapes: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, view: memoryview, basis: TransformBasis, sink_rows: int) -> _Parts:
-        """Raises CodecError if sizes do not add up."""
-        fixed = _HEAD.size + 8 * basis.groups
-        if len(view) < fixed:
-            raise CodecError("transform: payload is truncated.")
-        level, flags, count = _HEAD.unpack_from(view)
-        lengths = np.frombuffer(view[_HEAD.size : fixed], dtype="<u4").astype(np.int64)
-        exact = _SINK_ROWS.encoded_bytes(basis.geometry, sink_rows) if sink_rows else 0
-        if level >= LEVELS or fixed + exact + int(lengths.sum()) + 4 * count != len(view):
-            raise CodecError("transform: payload's parts do not add up to its size.")
-        bounds = (fixed + exact + np.concatenate(([0], np.cumsum(lengths)))).tolist()
-        streams = [view[start:stop] for start, stop in pairwise(bounds)]
-        escapes = np.frombuffer(view[bounds[-1] :], dtype="<i4").astype(np.int32)
-        if bool((np.abs(escapes.astype(np.int64)) > LARGEST_VALUE).any()):
-            raise CodecError("transform: an escape is beyond any value the encoder writes.")
-        return cls(level, flags, view[fixed : fixed + exact], streams, escapes)
-
-
-@compiled
-def _quantise(values: NDArray[np.float32], symbols: Octets, escapes: NDArray[np.int32]) -> int:
-    """Symbols of values given in steps; returns how many escapes it wrote."""
-    found = 0
-    for index in range(values.size):
-        value = values[index]
-        magnitude = np.int32(abs(value) + np.float32(ROUNDING))
-        if magnitude < ZERO + 1:
-            signed = magnitude if value >= np.float32(0) else -magnitude
-            symbols[index] = np.uint8(signed + ZERO)
-        else:
-            symbols[index] = np.uint8(ESCAPE)
-            escapes[found] = magnitude if value >= np.float32(0) else -magnitude
-            found += 1
-    return found
-
-
-@compiled
-def _dequantise(
-    symbols: Octets,
-    shifts: NDArray[np.float32],
-    escapes: NDArray[np.int32],
-    values: NDArray[np.float32],
-) -> None:
-    """Values in steps from symbols ``[positions, sent]``."""
-    found = 0
-    for row in range(symbols.shape[0]):
-        for column in range(symbols.shape[1]):
-            symbol = np.int32(symbols[row, column])
-            value = np.float32(symbol - ZERO)
-            if symbol == ESCAPE:
-                value = np.float32(escapes[found])
-                found += 1
-            elif symbol == ZERO + 1:
-                value += shifts[column]
-            elif symbol == ZERO - 1:
-                value -= shifts[column]
-            values[row, column] = value
+def _words(kv: torch.Tensor) -> Words:
+    """A bf16 tensor's bits, shared."""
+    return kv.view(torch.int16).numpy().view(np.uint16)

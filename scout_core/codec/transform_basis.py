@@ -37,8 +37,7 @@ CLASSES: Final = 48
 """Entropy models: coefficients of like deviation-to-step ratio share one."""
 CLASSES_PER_OCTAVE: Final = 4
 LOWEST_CLASS_OCTAVE: Final = -2
-"""Coefficients whose deviation is below a quarter of the step are not sent at all: almost all of
-them would be zeros, and leaving them out saves a third of the arithmetic."""
+"""Of class 0: deviations from a quarter of the step on."""
 ALPHABET: Final = 256
 """Quantised values -127..127 as 0..254; 255 announces an escape."""
 MAX_ARTEFACT_BYTES: Final = 64 * 1024 * 1024
@@ -108,6 +107,17 @@ class TransformBasis:
         return torch.linalg.inv(self.inverse.double()).float()
 
     @cached_property
+    def forward_bf16(self) -> torch.Tensor:
+        """``forward`` rounded to bf16."""
+        return self.forward.to(torch.bfloat16)
+
+    @cached_property
+    def origins(self) -> torch.Tensor:
+        """float32 ``[2, groups, 1 + sink positions, width]``: the means, then the sinks."""
+        means = self.means[:, :, None]
+        return torch.cat((means, self.sinks.transpose(1, 2)), dim=2).contiguous()
+
+    @cached_property
     def coder(self) -> RansModels:
         """The shared entropy models, ready to code with."""
         return RansModels.of(self.frequencies)
@@ -175,7 +185,7 @@ class TransformBasis:
 
 
 def classes_of(deviations: torch.Tensor, step: float) -> torch.Tensor:
-    """The entropy class of each coefficient at a step; -1 where it is not sent. int64."""
+    """The entropy class of each coefficient at a step; -1 below the lowest. int64."""
     octaves = torch.log2(deviations.double() / step) - LOWEST_CLASS_OCTAVE
     index = (octaves * CLASSES_PER_OCTAVE).floor().long()
     return index.clamp(min=-1, max=CLASSES - 1)

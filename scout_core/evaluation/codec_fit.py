@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from scout_core.codec.rans import normalised
-from scout_core.codec.transform import ESCAPE, LEVELS_PER_OCTAVE, ROUNDING, ZERO
 from scout_core.codec.transform_basis import (
     ALPHABET,
     CLASSES,
@@ -26,6 +25,8 @@ from scout_core.codec.transform_basis import (
     TransformBasis,
     classes_of,
 )
+from scout_core.codec.transform_kernels import ESCAPE, ROUNDING, ZERO
+from scout_core.codec.transform_plan import LEVELS_PER_OCTAVE
 from scout_core.evaluation.codec_statistics import SINK_POSITIONS, CacheStatistics
 from scout_core.modes import ModelFingerprint
 

@@ -10,10 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scout_core.codec import integer_product
+from scout_core.codec.compiled import at_most_threads
 from scout_core.codec.registry import codec_by_name
 from scout_core.codec.rotary import Rotation
-from scout_core.codec.transform import LEVELS, TransformCodec
+from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.codec.transform_payload import LEVELS
 from scout_core.errors import CodecError, ProfileError
 from scout_core.evaluation.codec_fit import fit_basis
 from scout_core.evaluation.codec_statistics import CacheStatistics, grouped_rows
@@ -104,6 +107,30 @@ def test_the_payload_says_its_level() -> None:
     coarse, fine = (TransformCodec.at(BASIS, level, range(30)) for level in (16, 0))
     payload = coarse.encode(kv)
     assert torch.equal(fine.decode(payload, GEOMETRY, 30), coarse.decode(payload, GEOMETRY, 30))
+
+
+@pytest.mark.parametrize("positions", [1, 7, 256, 300, 513])
+def test_hosts_without_integer_products_decode_the_same_bits(
+    positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kv = synthetic(range(4, 4 + positions), 61)
+    kv[1, 1, 0, positions // 2] = 300.0
+    codec = TransformCodec.at(BASIS, 0, range(4, 4 + positions))
+    payload = codec.encode(kv)
+    decoded = codec.decode(payload, GEOMETRY, positions)
+    assert relative_error(kv, decoded) < 0.2
+    monkeypatch.setattr(integer_product, "_has_dot_products", lambda: False)
+    assert torch.equal(codec.decode(payload, GEOMETRY, positions), decoded)
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    kv = synthetic(range(300), 62)
+    codec = TransformCodec.at(BASIS, 10, range(300))
+    payload = codec.encode(kv)
+    with at_most_threads(1):
+        assert codec.encode(kv) == payload
+        alone = codec.decode(payload, GEOMETRY, 300)
+    assert torch.equal(codec.decode(payload, GEOMETRY, 300), alone)
 
 
 def test_outliers_survive_as_escapes() -> None:

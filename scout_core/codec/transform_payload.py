@@ -1,0 +1,126 @@
+"""The bytes of the ``transform`` codec, taken apart and put together.
+
+Owns sizes and bounds; knows no arithmetic. P positions are cut into T = ceil(P / 256) tiles, tile i
+covering [i·P // T, (i+1)·P // T). A payload is: level u8 (step = finest step · 2^(level / 4));
+flags u8 (bit i: the row at absolute position i is measured from the calibrated sink); for every
+tile, kind (keys, values) and group of layers, in this order, the size of its piece u32; the other
+sink rows of the block as one ``int8_groups`` payload, if any; the pieces. A piece is: number of
+escapes u32; escapes i32, coefficient after coefficient; the symbols of the sent coefficients
+(``rans``: a row is a coefficient's positions), zero in rows already sent. Symbol s means s − 127;
+255 an escape.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scout_core.codec.rans import STATE_BYTES
+from scout_core.codec.transform_kernels import LARGEST_VALUE
+from scout_core.errors import CodecError
+
+LEVELS: Final = 32
+TILE_POSITIONS: Final = 256
+_HEAD: Final = struct.Struct("<BB")
+_COUNT: Final = struct.Struct("<I")
+
+
+def tiles(positions: int) -> list[slice]:
+    """The tiles of a block."""
+    count = -(-positions // TILE_POSITIONS)
+    return [
+        slice(index * positions // count, (index + 1) * positions // count)
+        for index in range(count)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One stream of one tile."""
+
+    escapes: NDArray[np.int32]
+    coded: bytes | memoryview
+
+    def to_bytes(self) -> bytes:
+        """The piece on the wire."""
+        return b"".join((_COUNT.pack(self.escapes.size), self.escapes.tobytes(), self.coded))
+
+    @classmethod
+    def parsed(cls, view: memoryview) -> Self:
+        """Inverse of ``to_bytes``.
+
+        Raises:
+            CodecError: it is too short, or an escape is out of range.
+        """
+        if len(view) < _COUNT.size:
+            raise CodecError("transform: a piece is truncated.")
+        (count,) = _COUNT.unpack_from(view)
+        if 4 * count > len(view) - _COUNT.size:
+            raise CodecError("transform: a piece has fewer escapes than it says.")
+        escapes = np.frombuffer(view, dtype="<i4", count=count, offset=_COUNT.size)
+        if count and int(np.abs(escapes.astype(np.int64)).max()) > LARGEST_VALUE:
+            raise CodecError("transform: an escape is beyond any value the encoder writes.")
+        return cls(escapes.astype(np.int32), view[_COUNT.size + 4 * count :])
+
+
+@dataclass(frozen=True, slots=True)
+class TransformPayload:
+    """A payload's content; pieces by tile, kind and group."""
+
+    level: int
+    flags: int
+    sink_rows: bytes | memoryview
+    pieces: Sequence[Piece]
+
+    def to_bytes(self) -> bytes:
+        """The payload."""
+        pieces = [piece.to_bytes() for piece in self.pieces]
+        sizes = np.array([len(piece) for piece in pieces], dtype="<u4").tobytes()
+        return b"".join((_HEAD.pack(self.level, self.flags), sizes, self.sink_rows, *pieces))
+
+    @staticmethod
+    def overhead_bytes(pieces: int) -> int:
+        """Bytes beside escapes, sink rows and entropy."""
+        return _HEAD.size + pieces * (2 * _COUNT.size + STATE_BYTES)
+
+    @staticmethod
+    def head_of(view: memoryview) -> tuple[int, int]:
+        """Level and flags.
+
+        Raises:
+            CodecError: truncated, or no such level.
+        """
+        if len(view) < _HEAD.size:
+            raise CodecError("transform: payload is truncated.")
+        level, flags = _HEAD.unpack_from(view)
+        if level >= LEVELS:
+            raise CodecError(f"transform: there is no level {level}.")
+        return level, flags
+
+    @classmethod
+    def parsed(cls, view: memoryview, sink_bytes: int, pieces: int) -> Self:
+        """Takes a payload apart, given the size of its sink rows and its number of pieces.
+
+        Raises:
+            CodecError: sizes do not add up.
+        """
+        level, flags = cls.head_of(view)
+        fixed = _HEAD.size + _COUNT.size * pieces
+        if len(view) < fixed:
+            raise CodecError("transform: payload is truncated.")
+        sizes = np.frombuffer(view[_HEAD.size : fixed], dtype="<u4").astype(np.int64)
+        bounds = (fixed + sink_bytes + np.concatenate(([0], np.cumsum(sizes)))).tolist()
+        if bounds[-1] != len(view):
+            raise CodecError("transform: payload's parts do not add up to its size.")
+        return cls(
+            level,
+            flags,
+            view[fixed : fixed + sink_bytes],
+            [Piece.parsed(view[start:stop]) for start, stop in pairwise(bounds)],
+        )
