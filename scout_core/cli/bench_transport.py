@@ -1,4 +1,4 @@
-"""``scout bench transport``: sessions beside bare gRPC and TCP, and over the emulated link.
+"""``scout bench transport``: sessions beside gRPC streams and TCP, and over the emulated link.
 
 This module owns options and output, and how the emulator's process is started; the measurements are
 ``scout_core.evaluation.transport_loopback`` and ``transport_emulated``.
@@ -80,13 +80,15 @@ def _open_link(
 
 def _loopback_table(figures: LoopbackFigures) -> Table:
     table = Table(title="Loopback, two processes (payload MB/s, medians)")
-    for heading in ("session", "bare gRPC", "raw TCP", "session ÷ bare gRPC"):
+    for heading in ("session", "bare gRPC", "÷ bare", "stub gRPC", "÷ stub", "raw TCP"):
         table.add_column(heading, justify="right")
     table.add_row(
         f"{figures.ours_mb_s:,.0f}",
         f"{figures.bare_grpc_mb_s:,.0f}",
-        f"{figures.tcp_mb_s:,.0f}",
         f"{figures.ratio_grpc:.3f}",
+        f"{figures.stub_grpc_mb_s:,.0f}",
+        f"{figures.ratio_stub:.3f}",
+        f"{figures.tcp_mb_s:,.0f}",
     )
     return table
 

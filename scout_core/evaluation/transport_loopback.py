@@ -1,7 +1,8 @@
-"""Sessions over loopback beside a bare gRPC stream and raw TCP, in one run.
+"""Sessions over loopback beside two kinds of gRPC stream and raw TCP, in one run.
 
-The host is noisy and its load changes, so the three take turns and the ratio is the median over
-turns of neighbours, not a quotient of two medians.
+The host is noisy and its load changes, so all take turns, each turn in another order, and a ratio
+is the median over the turns, not a quotient of two medians. What the streams are:
+``transport_uploads``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from enum import Enum
+from typing import Final, assert_never
 
 from scout_core.evaluation.transport_payload import Payload
 from scout_core.evaluation.transport_process import SinkProcess
@@ -20,6 +22,7 @@ from scout_core.evaluation.transport_uploads import (
     SessionPath,
     upload_by_bare_stream,
     upload_by_session,
+    upload_by_stub_stream,
     upload_by_tcp,
 )
 
@@ -31,9 +34,18 @@ window takes no less than 10 ms."""
 Report = Callable[[str], None]
 
 
+class Contender(Enum):
+    """Who uploads; the value is its name in progress lines. Neighbours are compared."""
+
+    STUB = "stub gRPC"
+    SESSION = "session"
+    BARE = "bare gRPC"
+    TCP = "TCP"
+
+
 @dataclass(frozen=True, slots=True)
 class LoopbackOptions:
-    """``turns`` of the three contenders are measured after one that is not."""
+    """``turns`` of all contenders are measured after one that is not."""
 
     payload_bytes: int = 256_000_000
     turns: int = 7
@@ -45,9 +57,12 @@ class LoopbackFigures:
 
     ours_mb_s: float
     bare_grpc_mb_s: float
+    stub_grpc_mb_s: float
     tcp_mb_s: float
     ratio_grpc: float
     """Median over the turns of ours ÷ bare."""
+    ratio_stub: float
+    """Median over the turns of ours ÷ stub."""
 
 
 async def measure_loopback(options: LoopbackOptions, report: Report) -> LoopbackFigures:
@@ -57,40 +72,49 @@ async def measure_loopback(options: LoopbackOptions, report: Report) -> Loopback
         ScoutError: an upload failed.
     """
     payload = Payload.of_size(options.payload_bytes)
-    megabytes = payload.total_bytes / MEGABYTE
-    ours: list[float] = []
-    bare: list[float] = []
-    tcp: list[float] = []
+    rates: dict[Contender, list[float]] = {contender: [] for contender in Contender}
     async with SinkProcess() as sink:
         for turn in range(options.turns + 1):
-            seconds = await _take_turn(sink.ports, payload, bare_first=turn % 2 == 1)
+            for contender in _order(turn):
+                seconds = await _upload(contender, sink.ports, payload)
+                rates[contender].append(payload.total_bytes / MEGABYTE / seconds)
             if turn == 0:
-                continue
-            ours.append(megabytes / seconds[0])
-            bare.append(megabytes / seconds[1])
-            tcp.append(megabytes / seconds[2])
-            report(
-                f"turn {turn}/{options.turns}: session {ours[-1]:.0f} MB/s, "
-                f"bare gRPC {bare[-1]:.0f} MB/s, TCP {tcp[-1]:.0f} MB/s"
-            )
+                rates = {contender: [] for contender in Contender}
+            else:
+                latest = (f"{contender.value} {rates[contender][-1]:.0f}" for contender in rates)
+                report(f"turn {turn}/{options.turns}: {', '.join(latest)} MB/s")
+    ours = rates[Contender.SESSION]
     return LoopbackFigures(
-        statistics.median(ours),
-        statistics.median(bare),
-        statistics.median(tcp),
-        statistics.median(a / b for a, b in zip(ours, bare, strict=True)),
+        ours_mb_s=statistics.median(ours),
+        bare_grpc_mb_s=statistics.median(rates[Contender.BARE]),
+        stub_grpc_mb_s=statistics.median(rates[Contender.STUB]),
+        tcp_mb_s=statistics.median(rates[Contender.TCP]),
+        ratio_grpc=_median_ratio(ours, rates[Contender.BARE]),
+        ratio_stub=_median_ratio(ours, rates[Contender.STUB]),
     )
 
 
-async def _take_turn(
-    ports: SinkPorts, payload: Payload, *, bare_first: bool
-) -> tuple[float, float, float]:
-    """Seconds of session, bare stream and TCP; neighbours swap so that neither gains by order."""
-    path = SessionPath(f"127.0.0.1:{ports.session}", LOOPBACK_ROUND_TRIP_S)
-    bare_s = 0.0
-    if bare_first:
-        bare_s = await upload_by_bare_stream(ports.bare, payload, CHUNK_BYTES)
-    session = await upload_by_session(path, payload)
-    if not bare_first:
-        bare_s = await upload_by_bare_stream(ports.bare, payload, CHUNK_BYTES)
-    tcp_s = await asyncio.to_thread(upload_by_tcp, ports.tcp, payload, CHUNK_BYTES)
-    return session.elapsed_s, bare_s, tcp_s
+def _order(turn: int) -> list[Contender]:
+    """Session and bare stream stay neighbours, now one first and now the other."""
+    order = list(Contender)
+    return order if turn % 2 else order[::-1]
+
+
+def _median_ratio(ours: list[float], theirs: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+async def _upload(contender: Contender, ports: SinkPorts, payload: Payload) -> float:
+    """Seconds of one upload."""
+    match contender:
+        case Contender.SESSION:
+            path = SessionPath(f"127.0.0.1:{ports.session}", LOOPBACK_ROUND_TRIP_S)
+            return (await upload_by_session(path, payload)).elapsed_s
+        case Contender.BARE:
+            return await upload_by_bare_stream(ports.bare, payload, CHUNK_BYTES)
+        case Contender.STUB:
+            return await upload_by_stub_stream(ports.stub, payload, CHUNK_BYTES)
+        case Contender.TCP:
+            return await asyncio.to_thread(upload_by_tcp, ports.tcp, payload, CHUNK_BYTES)
+        case _:
+            assert_never(contender)

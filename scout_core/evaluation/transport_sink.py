@@ -1,11 +1,13 @@
-"""The receiving process of the transport study: a session sink, a bare stream, a TCP sink.
+"""The receiving process of the transport study: a session, two kinds of gRPC stream, TCP.
 
 The session sink is the cloud's end as the server runs it (machine, credit, acks, checksums,
-digest), with a consumer that drops each block where the server has a model. The bare stream reads
-messages from the same kind of server and counts them; the TCP sink reads into one buffer. Each
-confirms the bytes it has, so that a sender times delivery and not its own writing.
+digest), with a consumer that drops each block where the server has a model: blocks come in the
+pieces that the stream had, and joining them is the decoder's part. The bare stream reads messages
+from the same kind of server and counts their bytes; the stub stream is the generated servicer,
+which parses each message and looks at its data. The TCP sink reads into one buffer. Each confirms
+the bytes it has, so that a sender times delivery and not its own writing.
 
-Run as ``python -m scout_core.evaluation.transport_sink``: prints one JSON line with three ports and
+Run as ``python -m scout_core.evaluation.transport_sink``: prints one JSON line with the ports and
 ends with its standard input.
 """
 
@@ -20,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 import uvloop
+from scout.v1 import transport_pb2, transport_pb2_grpc
 
 from scout_core.protocol import actions, events
 from scout_core.protocol.answer import AnswerSummary, FinishReason
@@ -38,10 +41,11 @@ TCP_BUFFER_BYTES: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SinkPorts:
-    """Where the three receivers listen, on the loopback address."""
+    """Where the receivers listen, on the loopback address."""
 
     session: int
     bare: int
+    stub: int
     tcp: int
 
 
@@ -95,6 +99,20 @@ class BareSink:
         await context.write(received.to_bytes(COUNT_BYTES, "big"))
 
 
+class StubSink(transport_pb2_grpc.TransportServiceServicer):
+    """The generated servicer: whole messages, parsed."""
+
+    async def session(self, request_iterator: object, context: Context) -> None:
+        del request_iterator  # read from the context, as the other sinks do
+        received = 0
+        while isinstance(request := await context.read(), transport_pb2.SessionRequest):
+            received += len(request.chunk.data)
+        ack = transport_pb2.Ack(received_bytes=received)
+        await context.write(transport_pb2.SessionResponse(ack=ack))
+
+    Session = session  # as the contract names it
+
+
 def serve_tcp(listener: socket.socket) -> None:
     """One connection after the other, until the process ends."""
     buffer = bytearray(TCP_BUFFER_BYTES)
@@ -108,17 +126,18 @@ def serve_tcp(listener: socket.socket) -> None:
 
 
 async def _serve() -> None:
-    ports: list[int] = []
-    servers: list[RpcServer] = []
-    for servicer in (SessionSink(), BareSink()):
-        server = RpcServer()
+    servers = [RpcServer() for _ in range(3)]
+    for server, servicer in zip(servers, (SessionSink(), BareSink()), strict=False):
         server.grpc_server.add_generic_rpc_handlers((transport_handler(servicer),))
+    transport_pb2_grpc.add_TransportServiceServicer_to_server(StubSink(), servers[2].grpc_server)
+    ports: list[int] = []
+    for server in servers:
         ports.append(server.listen(f"{LOOPBACK}:0"))
         await server.start()
-        servers.append(server)
     listener = socket.create_server((LOOPBACK, 0))
     threading.Thread(target=serve_tcp, args=(listener,), daemon=True).start()
-    announced = SinkPorts(ports[0], ports[1], listener.getsockname()[1])
+    session, bare, stub = ports
+    announced = SinkPorts(session, bare, stub, listener.getsockname()[1])
     sys.stdout.write(json.dumps(asdict(announced)) + "\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.buffer.read)

@@ -1,7 +1,10 @@
-"""One upload each: by a session, by a bare gRPC stream, by TCP. Returns what it took.
+"""One upload each: by a session, by two kinds of gRPC stream, by TCP. Returns what it took.
 
-The session is the edge agent's own client; only its source of blocks differs. This module knows
-nothing about repetitions or links.
+The session is the edge agent's own client; only its source of blocks differs. The streams carry the
+chunk messages of the same payload, cut as the session cuts them, over a channel of the same kind:
+the *bare* one sends messages that were serialised before the clock started and knows nothing of
+protobuf; the *stub* one is the generated client, which makes and serialises each message. Neither
+hashes, acks or grants credit. This module knows nothing about repetitions or links.
 """
 
 from __future__ import annotations
@@ -13,21 +16,23 @@ import uuid
 from dataclasses import dataclass
 from typing import Final
 
+from scout.v1 import transport_pb2, transport_pb2_grpc
+
 from scout_core.errors import PeerUnavailableError
-from scout_core.evaluation.transport_payload import KIB, MIB, Payload
+from scout_core.evaluation.transport_payload import MIB, Payload
 from scout_core.evaluation.transport_sink import COUNT_BYTES
 from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint, SessionId
 from scout_core.protocol.edge_session import EdgeTimeouts
 from scout_core.protocol.opening import OpenParameters
-from scout_core.protocol.payload_sender import SendPolicy
+from scout_core.protocol.payload_sender import DEFAULT_CHUNK_BYTES, SendPolicy
 from scout_core.rpc.channel import open_channel
 from scout_core.rpc.handlers import SESSION_METHOD
 from scout_core.rpc.options import ChannelRole
 from scout_core.rpc.session_client import SessionClient, SessionOptions
 from scout_core.rpc.tenancy import DEFAULT_TENANT
 
-CHUNK_BYTES: Final = 256 * KIB
-"""The edge agent's default, and the bare stream's message."""
+CHUNK_BYTES: Final = DEFAULT_CHUNK_BYTES
+"""The longest chunk of the session, and of its peers."""
 LOOKAHEAD_BYTES: Final = 2 * MIB
 """The edge agent's default."""
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -87,29 +92,53 @@ async def upload_by_session(path: SessionPath, payload: Payload) -> SessionUploa
 
 
 async def upload_by_bare_stream(port: int, payload: Payload, chunk_bytes: int) -> float:
-    """Seconds for the same bytes in messages of ``chunk_bytes``, confirmed by the receiver."""
+    """Seconds for the same chunks, serialised before, until the receiver confirms their bytes."""
     channel = open_channel(f"127.0.0.1:{port}", ChannelRole.DATA)
-    chunks = payload.chunks(chunk_bytes)
+    messages = (piece.message for piece in payload.chunks(chunk_bytes))
     try:
         await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
         call = channel.stream_stream(
             SESSION_METHOD, request_serializer=None, response_deserializer=None
         )()
         started_s = time.monotonic()
-        for chunk in chunks:
-            await call.write(chunk)
+        for message in messages:
+            await call.write(message)
         await call.done_writing()
         confirmed = await call.read()
         elapsed_s = time.monotonic() - started_s
     finally:
         await channel.close()
-    _expect_all(confirmed, payload)
+    _expect_all(confirmed, sum(len(piece.message) for piece in payload.chunks(chunk_bytes)))
+    return elapsed_s
+
+
+async def upload_by_stub_stream(port: int, payload: Payload, chunk_bytes: int) -> float:
+    """Seconds for the same chunks by the generated stub, until the receiver confirms their data."""
+    channel = open_channel(f"127.0.0.1:{port}", ChannelRole.DATA)
+    pieces = payload.chunks(chunk_bytes)
+    try:
+        await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
+        call = transport_pb2_grpc.TransportServiceStub(channel).Session()
+        offset = 0
+        started_s = time.monotonic()
+        for piece in pieces:
+            chunk = transport_pb2.Chunk(offset=offset, data=piece.data, checksum=piece.checksum)
+            await call.write(transport_pb2.SessionRequest(chunk=chunk))
+            offset += len(piece.data)
+        await call.done_writing()
+        confirmed = await call.read()
+        elapsed_s = time.monotonic() - started_s
+    finally:
+        await channel.close()
+    if not isinstance(confirmed, transport_pb2.SessionResponse):
+        raise PeerUnavailableError("The receiver confirmed nothing; run it again.")
+    _expect(confirmed.ack.received_bytes, payload.total_bytes)
     return elapsed_s
 
 
 def upload_by_tcp(port: int, payload: Payload, chunk_bytes: int) -> float:
     """Seconds for the same bytes through one blocking socket, confirmed by the receiver."""
-    chunks = payload.chunks(chunk_bytes)
+    chunks = [piece.data for piece in payload.chunks(chunk_bytes)]
     with socket.create_connection(("127.0.0.1", port)) as connection:
         started_s = time.monotonic()
         for chunk in chunks:
@@ -117,15 +146,18 @@ def upload_by_tcp(port: int, payload: Payload, chunk_bytes: int) -> float:
         connection.shutdown(socket.SHUT_WR)
         confirmed = connection.recv(COUNT_BYTES)
         elapsed_s = time.monotonic() - started_s
-    _expect_all(confirmed, payload)
+    _expect_all(confirmed, payload.total_bytes)
     return elapsed_s
 
 
-def _expect_all(confirmed: object, payload: Payload) -> None:
-    received = int.from_bytes(confirmed, "big") if isinstance(confirmed, bytes) else 0
-    if received != payload.total_bytes:
+def _expect_all(confirmed: object, total_bytes: int) -> None:
+    _expect(int.from_bytes(confirmed, "big") if isinstance(confirmed, bytes) else 0, total_bytes)
+
+
+def _expect(received_bytes: int, total_bytes: int) -> None:
+    if received_bytes != total_bytes:
         raise PeerUnavailableError(
-            f"The receiver confirmed {received} of {payload.total_bytes} bytes; run it again."
+            f"The receiver confirmed {received_bytes} of {total_bytes} bytes; run it again."
         )
 
 

@@ -1,7 +1,7 @@
 """What a session asks its daemon to do: the actions of both machines, in the order to do them.
 
 This module owns no behaviour. ``Send*`` actions are messages for the peer; the others are for the
-daemon itself.
+daemon itself. The edge's payload is not among the actions: it is pulled.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SendSwitch:
 
 @dataclass(frozen=True, slots=True)
 class SendFinish:
-    """The payload is complete; ``digest`` is its 16-byte xxh3-128."""
+    """The payload is complete; ``digest`` is that of its chunks (see ``PayloadDigest``)."""
 
     total_bytes: int
     digest: bytes
@@ -176,18 +176,9 @@ class Fail:
     error: ScoutError
 
 
-EdgeAction = (
-    SendOpen
-    | SendChunk
-    | SendSwitch
-    | SendFinish
-    | SendCancel
-    | SessionAccepted
-    | DeliverToken
-    | Complete
-    | Reconnect
-    | Fail
-)
+PayloadSend = SendChunk | SendSwitch | SendFinish
+"""What ``EdgeSession.next_send`` gives, one at a time, when the stream can take it."""
+EdgeAction = SendOpen | SendCancel | SessionAccepted | DeliverToken | Complete | Reconnect | Fail
 CloudAction = (
     SendAccepted
     | SendCredit

@@ -4,13 +4,16 @@
 
 Varints are LEB128, little end first, at most five bytes and 32 bits, in their shortest form. This
 module owns the frame alone; what a body means is the codecs' business. The parser buffers one
-block at most and checks a header against its limits *before* it keeps any of the body.
+block at most and checks a header against its limits *before* it keeps any of the body. A long body
+stays in the pieces it came in: whoever decodes it joins them, once and where it costs the stream
+nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from scout_core.errors import LocalProtocolError, PayloadError
 
@@ -18,7 +21,13 @@ _VARINT_BYTES = 5
 _VARINT_LIMIT = 1 << 32
 _FIXED_HEADER_BYTES = 2
 _HEADER_FIELDS = 3
+SMALL_PIECE_BYTES: Final = 4096
+"""Shorter pieces of a body are copied together: a view costs some 200 bytes and keeps the whole
+message alive that it looks into."""
 MAX_HEADER_BYTES = _FIXED_HEADER_BYTES + _HEADER_FIELDS * _VARINT_BYTES
+
+
+Piece = bytes | bytearray | memoryview
 
 
 class BlockKind(IntEnum):
@@ -61,12 +70,20 @@ class BlockHeader:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One complete block. ``start_offset`` and ``end_offset`` are in the payload stream."""
+    """One complete block. ``start_offset`` and ``end_offset`` are in the payload stream.
+
+    ``pieces`` are the body in order; they may be views of the messages that brought it.
+    """
 
     header: BlockHeader
-    body: bytes
+    pieces: tuple[Piece, ...]
     start_offset: int
     end_offset: int
+
+    @property
+    def body(self) -> bytes:
+        """The body in one: a copy, made at each access."""
+        return b"".join(self.pieces)
 
 
 def encode_block(kind: BlockKind, codec_id: int, start: int, count: int, body: bytes) -> bytes:
@@ -103,7 +120,7 @@ class BlockParser:
         self._limits = limits or BlockLimits()
         self._header_bytes = bytearray()
         self._header: BlockHeader | None = None
-        self._body: list[bytes | memoryview] = []
+        self._body: list[Piece] = []
         self._body_missing = 0
         self._offset = 0
         self._boundary = 0
@@ -163,12 +180,18 @@ class BlockParser:
 
     def _take_body(self, view: memoryview, position: int) -> int:
         piece = view[position : position + self._body_missing]
-        self._body.append(piece)
+        last = self._body[-1] if self._body else None
+        if len(piece) >= SMALL_PIECE_BYTES:
+            self._body.append(piece)
+        elif isinstance(last, bytearray):
+            last += piece
+        else:
+            self._body.append(bytearray(piece))
         self._body_missing -= len(piece)
         return position + len(piece)
 
     def _complete(self, header: BlockHeader) -> Block:
-        block = Block(header, b"".join(self._body), self._boundary, self._offset)
+        block = Block(header, tuple(self._body), self._boundary, self._offset)
         self._boundary = self._offset
         self._blocks += 1
         self._header = None

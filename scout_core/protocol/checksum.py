@@ -1,13 +1,19 @@
-"""The hashes of the wire: xxh3-64 of a chunk, xxh3-128 of a payload.
+"""The hashes of the wire: xxh3-64 of a chunk, and a payload's digest made of them.
 
-They find damage, not malice; whoever may send at all is the business of TLS and tokens.
+Every byte is hashed once at each end: the digest is an xxh3-128 over the checksums of the chunks,
+which were compared one by one, and not over the bytes again. They find damage, not malice; whoever
+may send at all is the business of TLS and tokens.
 """
 
 from __future__ import annotations
 
+import struct
+from typing import Final, Self
+
 import xxhash
 
 DIGEST_BYTES = 16
+_ENTRY: Final = struct.Struct(">QQ")
 
 
 def chunk_checksum(data: bytes | memoryview) -> int:
@@ -16,15 +22,25 @@ def chunk_checksum(data: bytes | memoryview) -> int:
 
 
 class PayloadDigest:
-    """Running xxh3-128 of a payload stream, in canonical (big-endian) byte order."""
+    """xxh3-128 (canonical, big-endian) over one entry a chunk, in stream order.
+
+    An entry is the offset behind the chunk's last byte and the chunk's xxh3-64, each as eight
+    bytes, big end first. So a chunk that is lost, doubled, moved or cut differently shows.
+    """
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
 
-    def update(self, data: bytes | memoryview) -> None:
-        """Adds the next bytes of the stream."""
-        self._hash.update(data)
+    def add(self, end_offset: int, checksum: int) -> None:
+        """Adds the chunk that follows those before."""
+        self._hash.update(_ENTRY.pack(end_offset, checksum))
 
     def digest(self) -> bytes:
         """16 bytes over everything so far; more may follow."""
         return self._hash.digest()
+
+    def copy(self) -> Self:
+        """One that goes on by itself."""
+        twin = type(self)()
+        twin._hash = self._hash.copy()
+        return twin

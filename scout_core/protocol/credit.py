@@ -50,8 +50,6 @@ MAX_ROUND_TRIP_S = 2.0
 GRANT_INTERVAL_S = 0.005
 """Fast links get one grant in about 5 ms, if the window allows: a message down costs the cloud more
 than a chunk up, and a grant per chunk would halve the throughput between two processes."""
-GRANT_ALIGNMENT_BYTES = 256 * KIB
-"""The normal chunk."""
 PACING_INTERVAL_S = 0.02
 PACING_QUANTUM_MIN_BYTES = 4 * KIB
 PACING_QUANTUM_MAX_BYTES = 256 * KIB
@@ -257,7 +255,7 @@ class CreditWindow:
         if room <= 0 or not self._worth_granting(room):
             return self._limit
         pacer = self._pacer
-        self._limit += self._whole_chunks(room) if pacer is None else pacer.take(room, now)
+        self._limit += room if pacer is None else pacer.take(room, now)
         return self._limit
 
     def next_grant_at(self, now: float) -> float | None:
@@ -269,14 +267,6 @@ class CreditWindow:
 
     def _room(self) -> int:
         return min(self._received + self._window, self._cap) - self._limit
-
-    def _whole_chunks(self, room: int) -> int:
-        """On a fast link a grant ends where a chunk of the normal size does, else the sender would
-        end each grant with a runt, whose message costs as much as a whole one's."""
-        runt = (self._limit + room) % GRANT_ALIGNMENT_BYTES
-        if self._quantum < GRANT_ALIGNMENT_BYTES or self._limit + room == self._cap or runt >= room:
-            return room
-        return room - runt
 
     def _worth_granting(self, room: int) -> bool:
         """A full quantum, or the last bytes under the cap, or the sender has nothing left."""
@@ -298,7 +288,7 @@ class CreditWindow:
         window = int(base + gain * goodput * self._round_trip_s)
         self._window = min(max(window, WINDOW_FLOOR_BYTES), WINDOW_MAX_BYTES)
         per_interval = int(goodput * GRANT_INTERVAL_S)
-        self._quantum = min(max(per_interval, self._window // 8), self._window // 4)
+        self._quantum = min(max(per_interval, self._window // 8), self._window // 2)
 
 
 class _Pacer:

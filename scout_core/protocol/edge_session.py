@@ -1,6 +1,7 @@
 """The edge's half of a session: sends the payload within its credit and receives the answer.
 
 This module owns what the edge does; which event is allowed when is ``edge_states.TRANSITIONS``.
+The payload is pulled: whoever writes to the stream asks for ``next_send`` when it can take more.
 It reads no clock: every call takes ``now`` in seconds of one monotonic clock. It knows neither
 protobuf nor how a block is coded.
 """
@@ -22,8 +23,10 @@ from scout_core.protocol.actions import (
     DeliverToken,
     EdgeAction,
     Fail,
+    PayloadSend,
     Reconnect,
     SendCancel,
+    SendFinish,
     SendOpen,
     SessionAccepted,
 )
@@ -38,6 +41,7 @@ from scout_core.protocol.events import (
     EdgeEvent,
     EdgeLocalEvent,
     EdgePeerEvent,
+    FinishPulled,
     ModeSwitched,
     PayloadAppended,
     PayloadEnded,
@@ -52,7 +56,7 @@ from scout_core.protocol.opening import OpenParameters
 from scout_core.protocol.payload_sender import PayloadSender, SendPolicy
 from scout_core.protocol.transitions import StateTracker
 
-_SENDING = (EdgeState.OPENING, EdgeState.STREAMING)
+_SENDING = (EdgeState.OPENING, EdgeState.STREAMING, EdgeState.ANSWERING)
 _ATTACHED = (
     EdgeState.OPENING,
     EdgeState.STREAMING,
@@ -75,7 +79,8 @@ class EdgeTimeouts:
 
 
 class EdgeSession:
-    """One request's session, edge side. ``receive`` and ``tick`` return what to do, in order."""
+    """One request's session, edge side. ``receive`` and ``tick`` return what to do, in order;
+    ``next_send`` gives the payload, behind everything they returned."""
 
     def __init__(
         self, policy: SendPolicy | None = None, timeouts: EdgeTimeouts | None = None
@@ -106,6 +111,11 @@ class EdgeSession:
     def unsent_bytes(self) -> int:
         """Appended bytes not sent on this stream; 0 means the application limits the rate."""
         return self._sender.unsent_bytes
+
+    @property
+    def is_credit_blocked(self) -> bool:
+        """Whether payload is ready and the cloud's credit is used up."""
+        return self._sender.is_credit_blocked
 
     @property
     def unacked_bytes(self) -> int:
@@ -150,6 +160,18 @@ class EdgeSession:
             self._sender.clear()
             raise
 
+    def next_send(self, now: float) -> PayloadSend | None:
+        """The next message of the payload; what was asked for must be sent. None: nothing now, ask
+        again after the next event."""
+        if self._states.current not in _SENDING:
+            return None
+        message = self._sender.next_send(now)
+        if isinstance(message, SendFinish):
+            self._answer_by = now + self._timeouts.answer_s
+            if self._states.admit(FinishPulled) and self._states.current is EdgeState.STREAMING:
+                self._states.enter(EdgeState.ANSWERING)
+        return message
+
     def next_deadline(self) -> float | None:
         """When ``tick`` has something to do; None: only an event can change anything."""
         state = self._states.current
@@ -159,7 +181,7 @@ class EdgeSession:
             case EdgeState.STREAMING:
                 return self._dead_at()
             case EdgeState.ANSWERING:
-                return min(self._dead_at(), self._answer_by)
+                return min(self._dead_at(), self._answer_due_at())
             case EdgeState.SUSPENDED:
                 return self._resume_by
             case EdgeState.RESUMING:
@@ -180,7 +202,7 @@ class EdgeSession:
                 return self._lose(PeerTimeoutError("The cloud did not accept in time."), now)
             case EdgeState.STREAMING:
                 return self._lose(PeerTimeoutError("The cloud stopped acknowledging."), now)
-            case EdgeState.ANSWERING if now < self._answer_by:
+            case EdgeState.ANSWERING if now < self._answer_due_at():
                 return self._lose(PeerTimeoutError("The cloud went silent."), now)
             case EdgeState.ANSWERING:
                 stuck = PeerTimeoutError(
@@ -202,10 +224,10 @@ class EdgeSession:
                 return self._start(event.parameters, now)
             case PayloadAppended():
                 self._sender.append(event.data)
-                return self._pump(now)
+                return ()
             case PayloadEnded():
                 self._sender.end()
-                return self._pump(now)
+                return ()
             case ModeSwitched():
                 self._sender.switch(event)
                 return ()
@@ -226,7 +248,7 @@ class EdgeSession:
                 return self._accepted(event, now)
             case CreditGranted():
                 self._sender.credit(event.credit_bytes)
-                return self._pump(now)
+                return ()
             case Acked():
                 self._sender.acked(event.received_bytes, now)
                 return ()
@@ -274,19 +296,10 @@ class EdgeSession:
         self._resume_by = None
         self._tokens_on_stream = 0
         self._answer_by = now + self._timeouts.answer_s
-        sends = self._sender.pump(now)
-        self._states.enter(EdgeState.ANSWERING if self._sender.finish_sent else EdgeState.STREAMING)
-        accepted = SessionAccepted(event.context_state, event.queue_s, resumed, event.share)
-        return (accepted, *sends)
-
-    def _pump(self, now: float) -> tuple[EdgeAction, ...]:
-        if self._states.current not in _SENDING:
-            return ()
-        actions = self._sender.pump(now)
-        if self._sender.finish_sent and self._states.current is EdgeState.STREAMING:
-            self._answer_by = now + self._timeouts.answer_s
-            self._states.enter(EdgeState.ANSWERING)
-        return tuple(actions)
+        # A cloud that had the finish repeats its answer at once, before ours is sent again.
+        finished = self._sender.finished_ever
+        self._states.enter(EdgeState.ANSWERING if finished else EdgeState.STREAMING)
+        return (SessionAccepted(event.context_state, event.queue_s, resumed, event.share),)
 
     def _token(self, event: TokenReceived, now: float) -> tuple[EdgeAction, ...]:
         """After a resume the cloud repeats the answer from its start; only new tokens go on."""
@@ -335,6 +348,10 @@ class EdgeSession:
         self._states.enter(EdgeState.FAILED)
         self._sender.clear()
         return (Fail(error),)
+
+    def _answer_due_at(self) -> float:
+        """Never before the finish is on its way: a resumed session may have much to repeat."""
+        return self._answer_by if self._sender.finish_sent else float("inf")
 
     def _dead_at(self) -> float:
         progress_at = self._sender.progress_at

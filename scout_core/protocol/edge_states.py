@@ -16,6 +16,7 @@ from scout_core.protocol.events import (
     Cancel,
     ConnectionLost,
     CreditGranted,
+    FinishPulled,
     ModeSwitched,
     PayloadAppended,
     PayloadEnded,
@@ -39,7 +40,8 @@ class EdgeState(Enum):
     STREAMING = "streaming"
     """The cloud accepted; payload flows."""
     ANSWERING = "answering"
-    """Accepted and finished; the answer is awaited or arriving."""
+    """Accepted, and finished on this stream or one before, whose last bytes may have to be sent
+    again; the answer is awaited or arriving."""
     SUSPENDED = "suspended"
     """The stream is lost; the payload is kept and a new stream awaited."""
     RESUMING = "resuming"
@@ -80,6 +82,7 @@ TRANSITIONS: Final[Transitions[EdgeState]] = {
     _S.OPENING: {
         PayloadAppended: (_S.OPENING,),
         PayloadEnded: (_S.OPENING,),
+        FinishPulled: (_S.OPENING,),
         ModeSwitched: (_S.OPENING,),
         Accepted: (_S.STREAMING, _S.ANSWERING),
         ConnectionLost: (_S.SUSPENDED, _S.FAILED),
@@ -89,9 +92,10 @@ TRANSITIONS: Final[Transitions[EdgeState]] = {
     },
     _S.STREAMING: {
         PayloadAppended: (_S.STREAMING,),
-        PayloadEnded: (_S.STREAMING, _S.ANSWERING),
+        PayloadEnded: (_S.STREAMING,),
+        FinishPulled: (_S.ANSWERING,),
         ModeSwitched: (_S.STREAMING,),
-        CreditGranted: (_S.STREAMING, _S.ANSWERING),
+        CreditGranted: (_S.STREAMING,),
         Acked: (_S.STREAMING,),
         ConnectionLost: (_S.SUSPENDED, _S.FAILED),
         TimerExpired: (_S.SUSPENDED, _S.FAILED),
@@ -99,6 +103,7 @@ TRANSITIONS: Final[Transitions[EdgeState]] = {
         Cancel: (_S.CANCELLED,),
     },
     _S.ANSWERING: {
+        FinishPulled: (_S.ANSWERING,),
         CreditGranted: (_S.ANSWERING,),
         Acked: (_S.ANSWERING,),
         TokenReceived: (_S.ANSWERING,),
@@ -147,6 +152,7 @@ LOCAL_EVENTS: Final[frozenset[type]] = frozenset(
         ConnectionLost,
         Reconnected,
         Cancel,
+        FinishPulled,
         TimerExpired,
     }
 )

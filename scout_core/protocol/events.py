@@ -167,7 +167,7 @@ class SwitchReceived:
 
 @dataclass(frozen=True, slots=True)
 class FinishReceived:
-    """The payload has ``total_bytes``; ``digest`` is its 16-byte xxh3-128."""
+    """The payload has ``total_bytes``; ``digest`` is that of its chunks (see ``PayloadDigest``)."""
 
     total_bytes: int
     digest: bytes
@@ -231,6 +231,15 @@ class Abort:
     """The daemon gives the session up (bad payload, overload, drain, a failed worker)."""
 
     error: ScoutError
+
+
+# --- edge: the stream ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FinishPulled:
+    """Whoever writes to the stream took the finish. Only ``next_send`` makes it; ``receive`` does
+    not take it."""
 
 
 # --- both: time --------------------------------------------------------------------------------

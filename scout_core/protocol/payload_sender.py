@@ -1,42 +1,51 @@
 """The edge's payload on its way: what is sent next, in which chunks, and what is sent again.
 
-This module joins the payload buffer, the credit ledger and the running digest. It does not know
-the session's states; ``edge_session`` calls it only when a stream stands.
+This module joins the payload buffer, the credit ledger and the record of chunks. It gives one
+message at a time, when the stream can take it: a chunk is cut and hashed only then, so that a
+switch can still withdraw what waits, and its bytes are in the cache when they are copied. It does
+not know the session's states; ``edge_session`` calls it only when a stream stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scout_core.errors import LocalProtocolError
-from scout_core.protocol.actions import EdgeAction, SendChunk, SendFinish, SendSwitch
+from scout_core.protocol.actions import PayloadSend, SendChunk, SendFinish, SendSwitch
 from scout_core.protocol.arrival_rate import ArrivalRate
-from scout_core.protocol.checksum import PayloadDigest, chunk_checksum
+from scout_core.protocol.checksum import chunk_checksum
+from scout_core.protocol.chunk_record import ChunkRecord
 from scout_core.protocol.credit import KIB, MIN_ROUND_TRIP_S, WINDOW_MAX_BYTES, CreditLedger
 from scout_core.protocol.events import ModeSwitched
 from scout_core.protocol.payload_buffer import PayloadBuffer
 from scout_core.protocol.reassembly import MAX_CHUNK_BYTES
 
+DEFAULT_CHUNK_BYTES = 256 * KIB
 CHUNK_MIN_BYTES = 16 * KIB
 CHUNK_SPAN_S = 0.005
 """A chunk takes at most about this long on the link (down to ``CHUNK_MIN_BYTES``), so that acks
 come often on a slow link: at 0.1 Mbit/s a chunk of 256 KiB would take 21 s and look like a dead
 peer."""
+GATHERED_SHARE = 4
+"""What is left of a block and is smaller than this share of a chunk shares its chunk with the block
+behind it, which costs a copy; larger ones are cut for themselves."""
+PATIENT_CHUNK_BYTES = 256 * KIB
+"""From this size on a chunk is not cut short by credit while more is sure to come: a message costs
+the same whatever it carries."""
 
 
-RUNT_SHARE = 16
-"""What is left over and smaller than this share of a chunk goes with the chunk before it: a block
-of 1 MiB and a header of 9 bytes is four messages, not five."""
+def even_cut(rest_bytes: int, longest_bytes: int) -> int:
+    """Size of the first of the fewest chunks, all but equal, that make up ``rest_bytes``."""
+    chunks = -(-rest_bytes // longest_bytes)
+    return -(-rest_bytes // chunks)
 
 
 @dataclass(frozen=True, slots=True)
 class SendPolicy:
-    """``chunk_bytes`` is the size of a chunk on a fast link; the last of a run may be a sixteenth
-    longer. ``initial_credit_bytes`` comes from the registration and lets payload follow Open at
-    once."""
+    """``chunk_bytes`` is the largest chunk, for fast links. ``initial_credit_bytes`` comes from the
+    registration and lets payload follow Open at once."""
 
-    chunk_bytes: int = 256 * KIB
+    chunk_bytes: int = DEFAULT_CHUNK_BYTES
     initial_credit_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -52,13 +61,13 @@ class SendPolicy:
 
 
 class PayloadSender:
-    """Buffer, ledger and digest of one payload."""
+    """Buffer, ledger and record of one payload."""
 
     def __init__(self, policy: SendPolicy) -> None:
         self._policy = policy
         self._buffer = PayloadBuffer()
         self._ledger = CreditLedger(policy.initial_credit_bytes)
-        self._digest = PayloadDigest()
+        self._record = ChunkRecord()
         self._sent_ever = 0
         self._switches: list[SendSwitch] = []
         self._switches_sent = 0
@@ -81,6 +90,11 @@ class PayloadSender:
         return self._ledger.acked
 
     @property
+    def is_credit_blocked(self) -> bool:
+        """Whether payload is ready and waits for credit."""
+        return self.unsent_bytes > 0 and self._next_size() == 0
+
+    @property
     def appended_bytes(self) -> int:
         return self._buffer.end
 
@@ -92,6 +106,11 @@ class PayloadSender:
     def finish_sent(self) -> bool:
         """Whether Finish went out on the present stream."""
         return self._finish_sent
+
+    @property
+    def finished_ever(self) -> bool:
+        """Whether Finish went out on any stream."""
+        return self._finished_ever
 
     @property
     def progress_at(self) -> float | None:
@@ -160,23 +179,25 @@ class PayloadSender:
         self._ack_rate.observe(received_bytes, now)
         if received_bytes > before:
             self._buffer.release(received_bytes)
+            self._record.acked(received_bytes)
             self._progress_at = now if self._ledger.unacked else None
 
-    def pump(self, now: float) -> Sequence[EdgeAction]:
-        """Everything that credit allows now, and Finish behind the last byte."""
-        actions: list[EdgeAction] = []
-        chunk_bytes = self._chunk_bytes()
-        longest = min(chunk_bytes + chunk_bytes // RUNT_SHARE, MAX_CHUNK_BYTES)
+    def next_send(self, now: float) -> PayloadSend | None:
+        """The next message that credit allows, which the caller must send: a chunk, a switch that
+        holds for a byte of it, or Finish behind the last byte. None: nothing now."""
         ledger, end = self._ledger, self._buffer.end
-        while (sendable := min(ledger.available, end - ledger.sent)) > 0:
-            size = sendable if sendable <= longest else chunk_bytes
-            actions += self._due_switches(ledger.sent + size)
-            actions.append(self._next_chunk(size, now))
-        if self._ended and not self._finish_sent and ledger.sent == end:
-            actions += self._due_switches(end + 1)
-            self._finish_sent = self._finished_ever = True
-            actions.append(SendFinish(end, self._digest.digest()))
-        return actions
+        if ledger.sent < end:
+            size = self._next_size()
+            if size == 0:
+                return None
+            return self._due_switch(ledger.sent + size) or self._next_chunk(size, now)
+        if not self._ended or self._finish_sent or ledger.sent != end:
+            return None
+        switch = self._due_switch(end + 1)
+        if switch is not None:
+            return switch
+        self._finish_sent = self._finished_ever = True
+        return SendFinish(end, self._record.digest())
 
     def count_progress_from(self, now: float) -> None:
         """The cloud was heard for the first time on this stream."""
@@ -186,9 +207,10 @@ class PayloadSender:
         """Goes back to ``offset`` on a new stream; switches it may have lost are sent again.
 
         Raises:
-            RemoteProtocolError: see ``CreditLedger.resume``.
+            RemoteProtocolError: see ``CreditLedger.resume`` and ``ChunkRecord.resume``.
         """
         self._ledger.resume(offset, limit_bytes)
+        self._record.resume(offset)
         self._buffer.release(offset)
         self._finish_sent = False
         self._progress_at = None
@@ -199,29 +221,38 @@ class PayloadSender:
         """Frees the payload; the session is over."""
         self._buffer.clear()
 
-    def _due_switches(self, end_offset: int) -> Sequence[SendSwitch]:
-        """Switches that hold for a byte before ``end_offset`` and were not sent yet."""
-        first = self._switches_sent
-        while (
-            self._switches_sent < len(self._switches)
-            and self._switches[self._switches_sent].offset < end_offset
-        ):
-            self._switches_sent += 1
-        return self._switches[first : self._switches_sent]
+    def _due_switch(self, end_offset: int) -> SendSwitch | None:
+        """The next switch that was not sent yet, if it holds for a byte before ``end_offset``."""
+        if self._switches_sent == len(self._switches):
+            return None
+        switch = self._switches[self._switches_sent]
+        if switch.offset >= end_offset:
+            return None
+        self._switches_sent += 1
+        return switch
 
     def _next_chunk(self, size: int, now: float) -> SendChunk:
         offset = self._ledger.sent
         data = self._buffer.read(offset, size)
+        checksum = chunk_checksum(data)
         if self._ledger.unacked == 0:
             self._progress_at = now
         self._ledger.record_sent(size)
-        if self._ledger.sent > self._sent_ever:
-            # Bytes sent again after a resume are in the digest already.
-            fresh = self._sent_ever - offset
-            self._digest.update(data if fresh == 0 else memoryview(data)[fresh:])
-            self._sent_ever = self._ledger.sent
-        return SendChunk(offset, data, chunk_checksum(data))
+        self._record.sent(offset + size, checksum)
+        self._sent_ever = max(self._sent_ever, self._ledger.sent)
+        return SendChunk(offset, data, checksum)
 
-    def _chunk_bytes(self) -> int:
+    def _next_size(self) -> int:
+        """Bytes of the next chunk; 0: not before there is more credit."""
+        ledger = self._ledger
         span_bytes = int(self._ack_rate.bytes_per_s * CHUNK_SPAN_S)
-        return min(max(span_bytes, CHUNK_MIN_BYTES), self._policy.chunk_bytes)
+        longest = min(max(span_bytes, CHUNK_MIN_BYTES), self._policy.chunk_bytes)
+        rest_of_block = self._buffer.boundary_from(ledger.sent + 1) - ledger.sent
+        if rest_of_block * GATHERED_SHARE >= longest:
+            size = even_cut(rest_of_block, longest)
+        else:
+            size = min(longest, self._buffer.end - ledger.sent)
+        if ledger.available >= size:
+            return size
+        is_patient = size >= PATIENT_CHUNK_BYTES and ledger.unacked >= size
+        return 0 if is_patient else ledger.available

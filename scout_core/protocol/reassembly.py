@@ -1,6 +1,8 @@
 """Chunks in any order, size and overlap become one contiguous stream.
 
-This module owns the order of bytes and their checksums. It does not know blocks or sessions, and
+This module owns the order of bytes, their checksums and the digest made of these: one entry for
+each part of a chunk that was new when it came, which is the whole chunk unless the sender overlaps
+them. It does not know blocks or sessions, and
 credit only as the bound that its caller checks: what waits behind a gap never overlaps, so it is
 at most ``limit − received`` bytes.
 """
@@ -20,7 +22,7 @@ Piece = bytes | memoryview
 
 
 class Reassembler:
-    """Puts chunks in order and hashes the stream."""
+    """Puts chunks in order and checks them."""
 
     def __init__(self) -> None:
         self._received = 0
@@ -40,7 +42,7 @@ class Reassembler:
         return self._waiting_bytes
 
     def digest(self) -> bytes:
-        """xxh3-128 of the contiguous bytes."""
+        """The digest of the contiguous bytes, see ``PayloadDigest``."""
         return self._digest.digest()
 
     def add(self, offset: int, data: Piece, checksum: int) -> tuple[Piece, ...]:
@@ -61,7 +63,7 @@ class Reassembler:
         if chunk_checksum(data) != checksum:
             raise ChunkError(f"Checksum of the chunk at {offset} is wrong; send it again.")
         if offset == self._received and not self._starts:
-            return (self._consume(data),)
+            return (self._consume(data, checksum),)
         end = offset + len(data)
         if end <= self._received:
             return ()
@@ -78,9 +80,9 @@ class Reassembler:
         self._segments.clear()
         self._waiting_bytes = 0
 
-    def _consume(self, piece: Piece) -> Piece:
-        self._digest.update(piece)
+    def _consume(self, piece: Piece, checksum: int) -> Piece:
         self._received += len(piece)
+        self._digest.add(self._received, checksum)
         return piece
 
     def _keep_missing(self, offset: int, view: memoryview, chunk_bytes: int) -> None:
@@ -121,7 +123,8 @@ class Reassembler:
         while taken < len(self._starts) and self._starts[taken] == self._received:
             segment = self._segments[taken]
             self._waiting_bytes -= len(segment)
-            ready.append(self._consume(segment))
+            # Hashed again, as it may be a part; chunks of one stream come in order and whole.
+            ready.append(self._consume(segment, chunk_checksum(segment)))
             taken += 1
         del self._starts[:taken]
         del self._segments[:taken]

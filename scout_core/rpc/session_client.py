@@ -1,6 +1,7 @@
 """Runs one session against the cloud: machine, stream, payload and acks on the data channel.
 
-The loop does what the machine says. A dropped stream is replaced while the machine wants it; what
+The loop does what the machine says, and the stream's writer pulls the payload out of it, so that
+the loop goes on while a path is dead. A dropped stream is replaced while the machine wants it; what
 arrives on a superseded stream is ignored. It knows neither models nor policies: the payload comes
 as encoded blocks, outcomes go to a callback.
 """
@@ -36,9 +37,6 @@ from scout_core.rpc.stream import BoundedQueue, StreamEnded, StreamWriter, read_
 from scout_core.rpc.tenancy import tenant_metadata
 
 INBOX_BYTES: Final = 8 * 1024 * 1024
-OUTBOX_BYTES: Final = 8 * 1024 * 1024
-"""As much as credit ever allows in flight (protocol README, the window): what is not taken waits
-here and not in the loop, which must go on to notice a dead path."""
 RECONNECT_PAUSE_S: Final = 0.2
 END_GRACE_S: Final = 1.0
 """Longest wait for the cloud to end a stream that is done or cancelled: normally a round trip. A
@@ -133,6 +131,8 @@ class SessionClient:
         self._reconnecting: asyncio.Task[None] | None = None
         self._payload_bytes = 0
         self._cancel_sent = False
+        self._broken: RemoteProtocolError | None = None
+        """What an ack or a credit did that they may not do."""
 
     @property
     def payload_bytes(self) -> int:
@@ -154,9 +154,12 @@ class SessionClient:
                 arrival = await self._inbox.get_until(self.machine.next_deadline())
                 for action in self._advance(arrival):
                     await self._perform(action)
-                self._after_step()
+                self._make_room()
+                self._pull()
                 if feeding.done():
                     feeding.result()
+            if self._broken is not None:
+                raise self._broken
         finally:
             for task in (feeding, self._reconnecting):
                 if task is not None:
@@ -189,7 +192,7 @@ class SessionClient:
                     self._post(item)
                     continue
                 self._payload_bytes += len(item)
-                await self._inbox.put(_Arrival(events.PayloadAppended(item)), len(item))
+                await self._append(item)
                 while self._ahead_bytes > self._options.lookahead_bytes:
                     self._room.clear()
                     await self._room.wait()
@@ -198,6 +201,19 @@ class SessionClient:
         finally:
             if not complete:  # the loop ends, and raises what happened here
                 self._post(events.Cancel())
+
+    async def _append(self, block: bytes) -> None:
+        """Behind the events that wait, if there are any."""
+        event = events.PayloadAppended(block)
+        if len(self._inbox):
+            await self._inbox.put(_Arrival(event), len(block))
+            return
+        self.machine.receive(event, time.monotonic())
+        self._pull()
+
+    def _pull(self) -> None:
+        if self._stream is not None:
+            self._stream.writer.pull()
 
     @property
     def _ahead_bytes(self) -> int:
@@ -218,31 +234,64 @@ class SessionClient:
             self._note_ack(arrival.event, now)
         return performed
 
+    def _take(self, event: events.EdgePeerEvent, stream: _Stream) -> None:
+        """What a stream brought: acks and credit, which ask for nothing, are handled at once; all
+        else, and what comes behind it, by the loop."""
+        if len(self._inbox) or not isinstance(event, events.Acked | events.CreditGranted):
+            self._post(event, stream)
+            return
+        try:
+            self._advance(_Arrival(event, stream))
+        except RemoteProtocolError as error:
+            self._broken = error
+            self._inbox.stir()
+        self._make_room()
+        self._pull()
+
     def _note_ack(self, ack: events.Acked, now: float) -> None:
         self.measurements.last_acked_s = now
         sample = self._tracker.on_ack(ack.received_bytes, now, ack.arrival_us)
         if sample is not None:
             self._on_sample(sample)
 
-    def _after_step(self) -> None:
+    def _next_message(self, stream: _Stream) -> bytes | None:
+        """The payload's next message, which the writer of ``stream`` is about to write."""
+        if stream is not self._stream:
+            return None
+        now = time.monotonic()
+        action = self.machine.next_send(now)
+        match action:
+            case None:
+                if self.machine.is_credit_blocked:
+                    self._tracker.on_credit_blocked()
+                return None
+            case actions.SendChunk(offset, data, _):
+                self._note_chunk(offset + len(data), now)
+            case actions.SendFinish():
+                self._inbox.stir()  # the machine now waits for the answer
+            case actions.SendSwitch():
+                pass
+        message = encode_edge(action)
+        self.measurements.uplink_bytes += len(message)
+        return message
+
+    def _note_chunk(self, end_offset: int, now: float) -> None:
         measured = self.measurements
+        measured.first_sent_s = measured.first_sent_s or now
         measured.peak_unacked_bytes = max(measured.peak_unacked_bytes, self.machine.unacked_bytes)
-        if self.machine.unsent_bytes:
-            self._tracker.on_credit_blocked()
+        self._tracker.on_sent(end_offset, now)
+        self._make_room()
+
+    def _make_room(self) -> None:
         if self._ahead_bytes <= self._options.lookahead_bytes:
             self._room.set()
 
     async def _perform(self, action: actions.EdgeAction) -> None:
         match action:
-            case actions.SendOpen() | actions.SendSwitch() | actions.SendFinish():
+            case actions.SendOpen():
                 await self._send(encode_edge(action))
             case actions.SendCancel():
                 self._cancel_sent = True
-                await self._send(encode_edge(action))
-            case actions.SendChunk(offset, data, _):
-                now = time.monotonic()
-                self.measurements.first_sent_s = self.measurements.first_sent_s or now
-                self._tracker.on_sent(offset + len(data), now)
                 await self._send(encode_edge(action))
             case actions.SessionAccepted(_, _, resumed):
                 if resumed:
@@ -282,7 +331,7 @@ class SessionClient:
         call = self._channel.stream_stream(
             SESSION_METHOD, request_serializer=None, response_deserializer=None
         )(metadata=tenant_metadata(self._options.tenant))
-        stream = _Stream(call, StreamWriter(call, outbox_bytes=OUTBOX_BYTES))
+        stream = _Stream(call, StreamWriter(call, source=lambda: self._next_message(stream)))
         stream.writer.start()
         stream.reader = asyncio.create_task(self._read(stream))
         self._stream = stream
@@ -304,7 +353,7 @@ class SessionClient:
                 self.heard_s = time.monotonic()
                 self.measurements.downlink_bytes += len(data)
                 for event in decode_cloud(data):
-                    self._post(event, stream)
+                    self._take(event, stream)
         except StreamEnded as end:
             self._post(self._ending(end), stream)
         except RemoteProtocolError as error:

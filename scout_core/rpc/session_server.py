@@ -22,7 +22,7 @@ from scout_core.errors import (
     PeerUnavailableError,
     RemoteProtocolError,
     ScoutError,
-    TransportError,
+    SlowConsumerError,
 )
 from scout_core.protocol import actions, events
 from scout_core.protocol.blocks import Block
@@ -98,7 +98,7 @@ class ServedSession:
         self, machine: CloudSession, parameters: OpenParameters, consumer: PayloadConsumer
     ) -> None:
         self.parameters = parameters
-        self.inbox: BoundedQueue[Arrival] = BoundedQueue(INBOX_BYTES)
+        self._inbox: BoundedQueue[Arrival] = BoundedQueue(INBOX_BYTES)
         self.uplink_bytes = 0
         self._machine = machine
         self._consumer = consumer
@@ -136,26 +136,50 @@ class ServedSession:
             self._outlet.close(PeerUnavailableError("The session was resumed on another stream."))
         self._outlet = outlet
         outlet.session = self
-        self.inbox.post(Arrival(event, outlet))
+        self._inbox.post(Arrival(event, outlet))
+
+    async def take(self, event: events.CloudPeerEvent, outlet: Outlet, size_bytes: int) -> None:
+        """Handles what came on a stream; behind the events that wait, if there are any.
+
+        Raises:
+            StreamEnded: the session is over.
+        """
+        if len(self._inbox):
+            await self._inbox.put(Arrival(event, outlet), size_bytes)
+        else:
+            self._handle(event, outlet)
 
     def post(self, event: events.CloudEvent, outlet: Outlet | None = None) -> None:
         """Adds a small event without waiting."""
-        self.inbox.post(Arrival(event, outlet))
+        self._inbox.post(Arrival(event, outlet))
+
+    def _handle(self, event: events.CloudEvent, outlet: Outlet | None = None) -> None:
+        """Handles an event at once, without the loop, which only learns when to wake."""
+        self._step(Arrival(event, outlet))
+        due_s = self._machine.next_deadline(time.monotonic())
+        if self._discarded:
+            self._inbox.stir()
+        elif due_s is not None:
+            self._inbox.hasten(due_s)
 
     async def run(self) -> None:
         """Drives the machine; returns when nothing of the session is left."""
         delivering = asyncio.create_task(self._deliver())
         try:
             while not self._discarded:
-                arrival = await self.inbox.get_until(self._machine.next_deadline(time.monotonic()))
-                for action in join_credit(self._advance(arrival)):
-                    await self._perform(action)
-                self._let_go_of_suspended_stream()
+                arrival = await self._inbox.get_until(self._machine.next_deadline(time.monotonic()))
+                self._step(arrival)
         finally:
             delivering.cancel()
             await asyncio.gather(delivering, return_exceptions=True)
-            self.inbox.close()
+            self._inbox.close()
             self._close_outlet(PeerUnavailableError("The session ended; ask again."))
+
+    def _step(self, arrival: Arrival | None) -> None:
+        """One event from its arrival to what the machine wants done; None: the time alone."""
+        for action in join_credit(self._advance(arrival)):
+            self._perform(action)
+        self._let_go_of_suspended_stream()
 
     def _advance(self, arrival: Arrival | None) -> tuple[actions.CloudAction, ...]:
         now = time.monotonic()
@@ -172,7 +196,7 @@ class ServedSession:
             self._close_outlet(None)  # the edge asked for this end
         return performed
 
-    async def _perform(self, action: actions.CloudAction | SendAckWithCredit) -> None:
+    def _perform(self, action: actions.CloudAction | SendAckWithCredit) -> None:
         match action:
             case (
                 actions.SendAccepted()
@@ -181,9 +205,9 @@ class ServedSession:
                 | SendAckWithCredit()
                 | actions.SendToken()
             ):
-                await self._send(encode_cloud(action))
+                self._send(encode_cloud(action))
             case actions.SendDone():
-                await self._send(encode_cloud(action))
+                self._send(encode_cloud(action))
                 self._close_outlet(None)
             case actions.DeliverBlock() | actions.ApplySwitch() | actions.CommitPayload():
                 self._deliveries.put_nowait(action)
@@ -209,7 +233,7 @@ class ServedSession:
                 match await self._deliveries.get():
                     case actions.DeliverBlock(block):
                         await self._consumer.take_block(block)
-                        self.post(events.PayloadConsumed(block.end_offset))
+                        self._handle(events.PayloadConsumed(block.end_offset))
                     case actions.ApplySwitch() as switch:
                         self._consumer.note_switch(switch)
                     case actions.CommitPayload():
@@ -220,17 +244,19 @@ class ServedSession:
             log.exception("session_crashed", session=self.parameters.session_id)
             self.post(events.Abort(ScoutError("Internal error: see the server's log.")))
 
-    async def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes) -> None:
         if self._outlet is None:
             return
         outlet = self._outlet
         try:
-            await outlet.writer.send(message)
+            if outlet.writer.offer(message):
+                return
         except StreamEnded:
             self.post(events.ConnectionLost(PeerUnavailableError("The stream broke.")), outlet)
-        except TransportError as error:
-            outlet.close(error)
-            self.post(events.ConnectionLost(error), outlet)
+            return
+        error = SlowConsumerError("The edge does not read what it is sent; the stream is closed.")
+        outlet.close(error)
+        self.post(events.ConnectionLost(error), outlet)
 
     def _close_outlet(self, error: ScoutError | None) -> None:
         if self._outlet is not None:
@@ -299,7 +325,7 @@ async def _read(
         while True:
             data = await read_stream(context)
             session.uplink_bytes += len(data)
-            await session.inbox.put(Arrival(decode_edge(data), outlet), len(data))
+            await session.take(decode_edge(data), outlet, len(data))
     except StreamEnded:
         if session is not None:
             session.post(events.StreamEnded(), outlet)

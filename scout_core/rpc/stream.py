@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar
 
@@ -103,12 +104,43 @@ class BoundedQueue(Generic[ItemT]):
         return self._take()
 
     async def get_until(self, deadline_s: float | None) -> ItemT | None:
-        """Like ``get``; None when ``time.monotonic`` reaches ``deadline_s`` first."""
-        while not self._items:
+        """Like ``get``; None when ``time.monotonic`` reaches ``deadline_s`` first, or earlier, if
+        the queue was stirred or hastened: look what is due."""
+        if not self._items:
             if deadline_s is not None and not self._will_wake_by(deadline_s):
                 return None
             await self._filled()
-        return self._take()
+        return self._take() if self._items else None
+
+    def take(self) -> ItemT | None:
+        """An item that is there; None: there is none now.
+
+        Raises:
+            StreamEnded: none will come any more.
+        """
+        if self._items:
+            return self._take()
+        if self._end is not None:
+            raise self._end
+        return None
+
+    async def filled(self) -> None:
+        """Waits for an item, the end, the timer or ``stir``; the caller looks which it was.
+
+        Raises:
+            StreamEnded: the queue was closed and is empty.
+        """
+        if not self._items:
+            await self._filled()
+
+    def stir(self) -> None:
+        """Wakes the consumer with nothing in hand: something else has changed."""
+        self._wake_consumer()
+
+    def hasten(self, deadline_s: float) -> None:
+        """Wakes the consumer at ``deadline_s`` (``time.monotonic``) or before."""
+        if not self._will_wake_by(deadline_s):
+            self._wake_consumer()
 
     def close(self, end: StreamEnded | None = None) -> None:
         self._end = self._end or end or StreamEnded()
@@ -179,8 +211,16 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
+def _no_source() -> bytes | None:
+    return None
+
+
 class StreamWriter:
     """The one task that writes to a stream; use as ``async with``.
+
+    Messages are queued, or come from ``source`` whenever the stream can take one and none is
+    queued: what is large is made only then, and never waits here. A source that had nothing is
+    asked again after ``pull``.
 
     On leaving the block the task is cancelled; ``flush`` first where everything sent must have
     been handed to grpc.
@@ -192,8 +232,10 @@ class StreamWriter:
         *,
         outbox_bytes: int = DEFAULT_OUTBOX_BYTES,
         write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S,
+        source: Callable[[], bytes | None] = _no_source,
     ) -> None:
         self._stream = stream
+        self._source = source
         self._outbox: BoundedQueue[bytes] = BoundedQueue(outbox_bytes)
         self._write_timeout_s = write_timeout_s
         self._is_writing = False
@@ -239,8 +281,12 @@ class StreamWriter:
                 raise self._slow_consumer() from None
         self.sent_bytes += len(message)
 
+    def pull(self) -> None:
+        """The source may have something now."""
+        self._outbox.stir()
+
     def offer(self, message: bytes) -> bool:
-        """Queues one message if there is room for it now; for what need not arrive.
+        """Queues one message if there is room for it now; False: the peer reads too slowly.
 
         Raises:
             StreamEnded: the stream broke; nothing more can be sent.
@@ -271,7 +317,10 @@ class StreamWriter:
 
     async def _write(self) -> None:
         while True:
-            message = await self._outbox.get()
+            message = self._outbox.take() or self._source()
+            if message is None:
+                await self._outbox.filled()
+                continue
             self._is_writing = True
             try:
                 await self._stream.write(message)
@@ -333,7 +382,10 @@ class StreamPump(StreamWriter):
         Raises:
             StreamEnded: no more messages will come.
         """
-        return await self._inbox.get_until(deadline_s)
+        while (message := await self._inbox.get_until(deadline_s)) is None:
+            if time.monotonic() >= deadline_s:
+                return None
+        return message
 
     async def receive(self, timeout_s: float) -> bytes:
         """The next message.
@@ -342,7 +394,7 @@ class StreamPump(StreamWriter):
             StreamEnded: no more messages will come.
             PeerTimeoutError: the peer sent nothing for ``timeout_s``.
         """
-        message = await self._inbox.get_until(time.monotonic() + timeout_s)
+        message = await self.receive_until(time.monotonic() + timeout_s)
         if message is None:
             raise PeerTimeoutError(
                 f"The peer sent nothing for {timeout_s:g} s; check the link and retry."

@@ -46,9 +46,10 @@ class RawSession:
 
     async def payload(self, data: bytes) -> None:
         """A proper chunk at the end of the payload so far."""
-        await self.send(actions.SendChunk(self._offset, data, chunk_checksum(data)))
+        checksum = chunk_checksum(data)
+        await self.send(actions.SendChunk(self._offset, data, checksum))
         self._offset += len(data)
-        self._digest.update(data)
+        self._digest.add(self._offset, checksum)
 
     async def finish(self) -> None:
         """The finish that belongs to the payload."""

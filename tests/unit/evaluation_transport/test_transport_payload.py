@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from scout_core.evaluation.transport_emulated import EmulatedRow
-from scout_core.evaluation.transport_payload import KIB, MIB, RING_BLOCKS, Payload
+from scout_core.evaluation.transport_payload import KIB, RING_BLOCKS, Payload
+from scout_core.protocol.actions import SendChunk
 from scout_core.protocol.blocks import BlockKind, BlockParser
+from scout_core.protocol.payload_sender import CHUNK_MIN_BYTES, PayloadSender, SendPolicy
+from scout_core.rpc.chunk_wire import encode_chunk
 
 
 async def test_stream_is_whole_kv_blocks_of_the_announced_length() -> None:
@@ -34,13 +37,24 @@ def test_a_payload_has_at_least_one_block() -> None:
     assert Payload.of_size(1, block_bytes=KIB).blocks == 1
 
 
-@pytest.mark.parametrize("chunk_bytes", [1_000, 4 * KIB, 256 * KIB, 4 * MIB])
-def test_a_peer_sends_exactly_the_bytes_of_the_session(chunk_bytes: int) -> None:
-    payload = Payload.of_size(300 * KIB, block_bytes=2 * KIB)
-    sizes = [len(chunk) for chunk in payload.chunks(chunk_bytes)]
-    assert sum(sizes) == payload.total_bytes
-    assert max(sizes) <= chunk_bytes
-    assert sizes[-1] > 0
+@pytest.mark.parametrize("longest_bytes", [1_000, 4 * KIB, 256 * KIB])
+async def test_a_peer_sends_the_messages_that_a_session_on_a_fast_link_sends(
+    longest_bytes: int,
+) -> None:
+    payload = Payload.of_size(300 * KIB, block_bytes=100 * KIB)
+    sender = PayloadSender(SendPolicy(longest_bytes))
+    sender.credit(1 << 30)
+    sender.acked(0, 0.0)
+    async for block in payload.stream():
+        sender.append(block)
+    sent: list[bytes] = []
+    while isinstance(chunk := sender.next_send(0.0), SendChunk):
+        sent.append(encode_chunk(chunk))
+    if longest_bytes <= CHUNK_MIN_BYTES:  # the rate is not known yet
+        assert [piece.message for piece in payload.chunks(longest_bytes)] == sent
+    whole = b"".join(bytes(piece.data) for piece in payload.chunks(longest_bytes))
+    assert whole == b"".join(payload.ring)
+    assert max(len(piece.data) for piece in payload.chunks(longest_bytes)) <= longest_bytes
 
 
 def test_a_peers_chunks_are_cut_once() -> None:

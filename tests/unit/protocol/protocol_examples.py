@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint, SessionId
+from scout_core.protocol.actions import PayloadSend
 from scout_core.protocol.answer import AnswerSummary, AnswerToken, FinishReason
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.checksum import PayloadDigest, chunk_checksum
-from scout_core.protocol.events import ChunkReceived, FinishReceived
+from scout_core.protocol.edge_session import EdgeSession
+from scout_core.protocol.events import ChunkReceived, EdgeEvent, FinishReceived
 from scout_core.protocol.opening import OpenParameters
 
 PARAMETERS = OpenParameters(
@@ -36,8 +40,27 @@ def chunk(offset: int, data: bytes) -> ChunkReceived:
     return ChunkReceived(offset, data, chunk_checksum(data))
 
 
-def finish(payload: bytes) -> FinishReceived:
-    """The finish that belongs to a payload."""
+def finish(*chunks: bytes) -> FinishReceived:
+    """The finish that belongs to a payload sent in these chunks."""
     digest = PayloadDigest()
-    digest.update(payload)
-    return FinishReceived(len(payload), digest.digest())
+    end = 0
+    for data in filter(len, chunks):
+        end += len(data)
+        digest.add(end, chunk_checksum(data))
+    return FinishReceived(end, digest.digest())
+
+
+class PumpedEdge(EdgeSession):
+    """A session whose stream takes everything at once: what is due follows each event."""
+
+    def receive(self, event: EdgeEvent, now: float) -> tuple[Any, ...]:
+        actions = super().receive(event, now)
+        return (*actions, *self._pulled(now))
+
+    def tick(self, now: float) -> tuple[Any, ...]:
+        actions = super().tick(now)
+        return (*actions, *self._pulled(now))
+
+    def _pulled(self, now: float) -> Iterator[PayloadSend]:
+        while (message := self.next_send(now)) is not None:
+            yield message

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
-from protocol_examples import PARAMETERS
+from protocol_examples import PARAMETERS, PumpedEdge
 
 from scout_core.errors import PeerUnavailableError, ScoutError
 from scout_core.protocol.actions import (
@@ -25,6 +25,7 @@ from scout_core.protocol.actions import (
     Discard,
     EdgeAction,
     Fail,
+    PayloadSend,
     Reconnect,
     SendAccepted,
     SendAck,
@@ -42,7 +43,6 @@ from scout_core.protocol.answer import AnswerSummary, AnswerToken, FinishReason
 from scout_core.protocol.blocks import Block
 from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
-from scout_core.protocol.edge_session import EdgeSession
 from scout_core.protocol.events import (
     AcceptDecided,
     Accepted,
@@ -86,14 +86,14 @@ class SimulatedLink:
     def __init__(
         self,
         shape: LinkShape,
-        edge: EdgeSession | None = None,
+        edge: PumpedEdge | None = None,
         cloud: CloudSession | None = None,
         *,
         answer: tuple[AnswerToken, ...] = (),
         rate_bytes_per_s: float | None = None,
     ) -> None:
         self.shape = shape
-        self.edge = edge or EdgeSession()
+        self.edge = edge or PumpedEdge()
         self.cloud = cloud or CloudSession()
         self.now = 0.0
         self.blocks: list[Block] = []
@@ -196,7 +196,7 @@ class SimulatedLink:
 
         self.at(arrival, arrive)
 
-    def _perform_edge(self, actions: tuple[EdgeAction, ...]) -> None:
+    def _perform_edge(self, actions: tuple[EdgeAction | PayloadSend, ...]) -> None:
         for action in actions:
             match action:
                 case SendOpen():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from protocol_examples import PARAMETERS, chunk
+from protocol_examples import PARAMETERS, PumpedEdge, chunk
 from simulated_link import LinkShape, SimulatedLink
 
 from scout_core.errors import LocalProtocolError
@@ -12,7 +12,6 @@ from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
 from scout_core.protocol.credit import KIB, WINDOW_START_BYTES, CreditPolicy
-from scout_core.protocol.edge_session import EdgeSession
 from scout_core.protocol.edge_states import EdgeState
 from scout_core.protocol.events import (
     AcceptDecided,
@@ -39,7 +38,7 @@ def link_with_worker(
     """A fast link into a cloud whose worker takes its time; everything is appended at once."""
     link = SimulatedLink(
         LinkShape(1e7, 0.01),
-        EdgeSession(SendPolicy(initial_credit_bytes=WINDOW_START_BYTES)),
+        PumpedEdge(SendPolicy(initial_credit_bytes=WINDOW_START_BYTES)),
         CloudSession(ReceivePolicy(CreditPolicy(), unconsumed_bytes=LIMIT)),
     )
     link.consume_after_s = consume_after_s

@@ -17,7 +17,6 @@ from scout_core.errors import (
 )
 from scout_core.protocol.arrival_rate import SAMPLES, ArrivalRate
 from scout_core.protocol.credit import (
-    GRANT_ALIGNMENT_BYTES,
     KIB,
     PACING_BURST_S,
     WINDOW_FLOOR_BYTES,
@@ -139,19 +138,6 @@ def test_small_rooms_wait_but_a_blocked_sender_does_not() -> None:
     small = CreditWindow(CreditPolicy(initial_bytes=10), 0.02)
     small.arrived(10, 0.001)
     assert small.grant(0.001) == 10 + WINDOW_START_BYTES
-
-
-def test_on_a_fast_link_grants_end_where_chunks_do() -> None:
-    window = CreditWindow(CreditPolicy(), 0.02)
-    ends: list[int] = []
-    for index in range(1, 501):
-        now = index * 0.001
-        window.arrived(400_000 * index, now)
-        if window.grant(now) != (ends[-1] if ends else 0):
-            ends.append(window.limit)
-    settled = ends[len(ends) // 2 :]
-    assert len(settled) > 20
-    assert all(end % GRANT_ALIGNMENT_BYTES == 0 for end in settled)
 
 
 def test_credit_ends_at_the_payload_limit() -> None:

@@ -23,7 +23,7 @@ def test_diagram_names_the_way_of_an_undisturbed_session() -> None:
     for line in (
         "    IDLE --> OPENING: Start",
         "    OPENING --> STREAMING: Accepted",
-        "    STREAMING --> ANSWERING: PayloadEnded, CreditGranted",
+        "    STREAMING --> ANSWERING: FinishPulled",
         "    ANSWERING --> COMPLETE: AnswerDone",
         "    COMPLETE --> [*]",
     ):

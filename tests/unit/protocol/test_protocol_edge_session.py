@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
-from protocol_examples import BLOCK, EMPTY_ANSWER, ONE_TOKEN_ANSWER, PARAMETERS, TOKEN, finish
+from protocol_examples import (
+    BLOCK,
+    EMPTY_ANSWER,
+    ONE_TOKEN_ANSWER,
+    PARAMETERS,
+    TOKEN,
+    PumpedEdge,
+    finish,
+)
 
 from scout_core.errors import LocalProtocolError, PeerUnavailableError, RemoteProtocolError
 from scout_core.modes import Mode
 from scout_core.protocol.actions import (
     Complete,
     DeliverToken,
-    EdgeAction,
     Fail,
     Reconnect,
     SendCancel,
@@ -41,7 +49,12 @@ from scout_core.protocol.events import (
     TokenReceived,
 )
 from scout_core.protocol.opening import ContextState
-from scout_core.protocol.payload_sender import CHUNK_MIN_BYTES, SendPolicy
+from scout_core.protocol.payload_sender import (
+    CHUNK_MIN_BYTES,
+    PATIENT_CHUNK_BYTES,
+    SendPolicy,
+    even_cut,
+)
 
 KIB = 1024
 LOST = ConnectionLost(PeerUnavailableError("The link broke."))
@@ -51,19 +64,19 @@ def accepted(credit_bytes: int, resume_offset: int = 0) -> Accepted:
     return Accepted(ContextState.ABSENT, resume_offset, credit_bytes, 0.25)
 
 
-def started(initial_credit_bytes: int = 0, chunk_bytes: int = 256 * KIB) -> EdgeSession:
-    session = EdgeSession(SendPolicy(chunk_bytes, initial_credit_bytes))
+def started(initial_credit_bytes: int = 0, chunk_bytes: int = 256 * KIB) -> PumpedEdge:
+    session = PumpedEdge(SendPolicy(chunk_bytes, initial_credit_bytes))
     session.receive(Start(PARAMETERS), 0.0)
     return session
 
 
-def streaming(credit_bytes: int, chunk_bytes: int = 256 * KIB) -> EdgeSession:
+def streaming(credit_bytes: int, chunk_bytes: int = 256 * KIB) -> PumpedEdge:
     session = started(chunk_bytes=chunk_bytes)
     session.receive(accepted(credit_bytes), 0.0)
     return session
 
 
-def ranges(actions: tuple[EdgeAction, ...]) -> list[tuple[int, int]]:
+def ranges(actions: Iterable[object]) -> list[tuple[int, int]]:
     return [
         (action.offset, action.offset + len(action.data))
         for action in actions
@@ -102,13 +115,35 @@ def test_nothing_is_sent_beyond_the_credit() -> None:
     assert session.state is EdgeState.ANSWERING
 
 
-def test_a_small_rest_goes_with_the_chunk_before_it() -> None:
-    session = streaming(10_000, chunk_bytes=16 * KIB)
-    session.receive(CreditGranted(1_000_000), 0.0)
+def test_a_block_is_cut_evenly_into_the_fewest_chunks_none_longer_than_the_largest() -> None:
+    session = streaming(10_000_000, chunk_bytes=16 * KIB)
     sent = ranges(session.receive(PayloadAppended(bytes(32 * KIB + 9)), 0.0))
-    assert sent == [(0, 16 * KIB), (16 * KIB, 32 * KIB + 9)]
-    sent = ranges(session.receive(PayloadAppended(bytes(18 * KIB)), 0.0))
-    assert [end - start for start, end in sent] == [16 * KIB, 2 * KIB]
+    assert [end - start for start, end in sent] == [10_926, 10_926, 10_925]
+
+
+def test_a_small_rest_of_a_block_shares_its_chunk_with_the_next() -> None:
+    session = started(chunk_bytes=16 * KIB)
+    for size in (100, 3000, 16 * KIB):
+        session.receive(PayloadAppended(bytes(size)), 0.0)
+    sent = ranges(session.receive(accepted(10_000_000), 0.0))
+    assert [end - start for start, end in sent] == [16 * KIB, 3100]
+
+
+def test_on_a_fast_link_credit_cuts_no_chunk_short_while_more_is_on_its_way() -> None:
+    size = PATIENT_CHUNK_BYTES
+    session = streaming(100 * size, chunk_bytes=size)
+    session.receive(PayloadAppended(bytes(16 * size)), 0.0)
+    session.receive(Acked(0, 0), 0.0)
+    session.receive(Acked(16 * size, 0), 0.02)  # 5 ms of it are four chunks
+    session.receive(CreditGranted(100 * size), 0.02)
+    for _ in range(84):
+        session.receive(PayloadAppended(bytes(size)), 0.02)
+    assert (session.unsent_bytes, session.is_credit_blocked) == (0, False)
+    session.receive(PayloadAppended(bytes(size)), 0.02)
+    session.receive(CreditGranted(100 * size + 5), 0.02)
+    assert (session.unsent_bytes, session.is_credit_blocked) == (size, True)
+    last = session.receive(Acked(100 * size, 0), 0.03)  # nothing is on its way any more
+    assert ranges(last) == [(100 * size, 100 * size + 5)]
 
 
 def test_payload_is_kept_until_it_is_acked() -> None:
@@ -129,7 +164,7 @@ def test_chunks_grow_with_the_ack_rate_up_to_the_policy() -> None:
     session.receive(Acked(0, 0), 0.0)
     session.receive(Acked(1024 * KIB, 0), 0.1)  # 10 MB/s: 5 ms are 52 KB
     grown = ranges(session.receive(PayloadAppended(bytes(1024 * KIB)), 0.1))
-    assert grown[0][1] - grown[0][0] == int(1024 * KIB / 0.1 * 0.005)
+    assert grown[0][1] - grown[0][0] == even_cut(1024 * KIB, int(1024 * KIB / 0.1 * 0.005))
     session.receive(Acked(2048 * KIB, 0), 0.13)  # 35 MB/s: 175 KB, above the policy
     capped = ranges(session.receive(PayloadAppended(bytes(128 * KIB)), 0.13))
     assert capped[0][1] - capped[0][0] == 64 * KIB
@@ -190,7 +225,8 @@ def test_switch_withdraws_blocks_that_were_never_sent_and_reopens_the_payload() 
     assert [a for a in actions if isinstance(a, SendSwitch)] == [
         SendSwitch(Mode.SCOUT, 0.5, 200, "deadline_forecast")
     ]
-    end = finish(b"a" * 100 + b"b" * 100 + b"d" * 10)
+    # 120 bytes were sent on the credit there was; the rest of b then leaves with d.
+    end = finish(b"a" * 100, b"b" * 20, b"b" * 80 + b"d" * 10)
     assert actions[-1] == SendFinish(210, end.digest)
 
 
@@ -215,36 +251,79 @@ def test_finished_payload_cannot_switch_even_after_a_lost_stream() -> None:
 
 def test_resume_continues_after_what_the_cloud_has() -> None:
     session = streaming(300)
-    session.receive(PayloadAppended(bytes(100)), 0.0)
+    session.receive(PayloadAppended(b"a" * 80), 0.0)
+    session.receive(PayloadAppended(b"b" * 20), 0.0)
     session.receive(ModeSwitched(Mode.KV_INT4, 1.0, "deadline_forecast"), 0.0)
-    session.receive(PayloadAppended(bytes(200)), 0.0)
+    session.receive(PayloadAppended(b"c" * 200), 0.0)
     session.receive(Acked(80, 0), 0.5)
     assert session.receive(LOST, 1.0) == (Reconnect(31.0, LOST.error),)
     session.receive(PayloadAppended(b"x"), 1.5)
     session.receive(PayloadEnded(), 1.5)
     (reopened,) = session.receive(Reconnected(), 1.5)
     assert reopened == SendOpen(replace(PARAMETERS, deadline_s=0.5))
-    actions = session.receive(accepted(400, resume_offset=90), 1.6)
+    actions = session.receive(accepted(400, resume_offset=100), 1.6)
     assert actions[0] == SessionAccepted(ContextState.ABSENT, 0.25, resumed=True)
     assert actions[1] == SendSwitch(Mode.KV_INT4, 1.0, 100, "deadline_forecast")
-    assert ranges(actions) == [(90, 301)]
-    end = finish(bytes(300) + b"x")
+    # The 200 bytes left in one chunk before; now they are cut in another way.
+    assert ranges(actions) == [(100, 301)]
+    end = finish(b"a" * 80, b"b" * 20, b"c" * 200 + b"x")
     assert actions[-1] == SendFinish(301, end.digest)
-    assert session.acked_bytes == 90
+    assert session.acked_bytes == 100
 
 
-@pytest.mark.parametrize(("resume_offset", "sent_again"), [(99, 1), (100, 1), (101, 0)])
+def test_resume_inside_a_chunk_is_refused() -> None:
+    session = streaming(300)
+    session.receive(PayloadAppended(bytes(100)), 0.0)
+    session.receive(LOST, 1.0)
+    session.receive(Reconnected(), 1.0)
+    with pytest.raises(RemoteProtocolError, match="inside the chunk behind 0"):
+        session.receive(accepted(400, resume_offset=99), 1.1)
+    assert session.state is EdgeState.FAILED
+
+
+@pytest.mark.parametrize(("resume_offset", "sent_again"), [(90, 1), (100, 1), (110, 0)])
 def test_switch_is_sent_again_unless_the_cloud_has_a_byte_it_describes(
     resume_offset: int, sent_again: int
 ) -> None:
     session = streaming(300)
-    session.receive(PayloadAppended(bytes(100)), 0.0)
+    session.receive(PayloadAppended(bytes(90)), 0.0)
+    session.receive(PayloadAppended(bytes(10)), 0.0)
     session.receive(ModeSwitched(Mode.KV_INT4, 1.0, "deadline_forecast"), 0.0)
-    session.receive(PayloadAppended(bytes(200)), 0.0)
+    session.receive(PayloadAppended(bytes(10)), 0.0)
+    session.receive(PayloadAppended(bytes(190)), 0.0)
     session.receive(LOST, 1.0)
     session.receive(Reconnected(), 1.0)
     actions = session.receive(accepted(400, resume_offset), 1.1)
     assert len([a for a in actions if isinstance(a, SendSwitch)]) == sent_again
+
+
+def test_cloud_that_had_the_finish_may_answer_before_it_comes_again() -> None:
+    session = EdgeSession(SendPolicy())
+    session.receive(Start(PARAMETERS), 0.0)
+    session.receive(accepted(100), 0.0)
+    session.receive(PayloadAppended(BLOCK), 0.0)
+    session.receive(PayloadEnded(), 0.0)
+    assert isinstance(session.next_send(0.0), SendChunk)
+    assert isinstance(session.next_send(0.0), SendFinish)
+    session.receive(LOST, 0.2)
+    session.receive(Reconnected(), 0.3)
+    session.receive(accepted(100, resume_offset=len(BLOCK)), 0.4)
+    assert session.receive(TokenReceived(TOKEN), 0.4) == (DeliverToken(TOKEN, 0),)
+    assert isinstance(session.next_send(0.4), SendFinish)
+    assert session.next_send(0.4) is None
+
+
+def test_nothing_waits_in_the_stream_so_a_switch_can_still_withdraw_it() -> None:
+    session = EdgeSession(SendPolicy())
+    session.receive(Start(PARAMETERS), 0.0)
+    session.receive(accepted(1000), 0.0)
+    for _ in range(3):
+        session.receive(PayloadAppended(bytes(100)), 0.0)
+    assert session.earliest_switch_offset == 0
+    session.receive(ModeSwitched(Mode.SCOUT, 0.5, "deadline_forecast", 0), 0.0)
+    session.receive(PayloadAppended(b"x"), 0.0)
+    assert session.next_send(0.0) == SendSwitch(Mode.SCOUT, 0.5, 0, "deadline_forecast")
+    assert session.next_send(0.0) == SendChunk(0, b"x", chunk_checksum(b"x"))
 
 
 def test_cloud_that_lost_the_session_fails_it_with_advice() -> None:
@@ -311,7 +390,7 @@ def test_complete_answer_ends_the_session() -> None:
 
 
 def test_resume_window_is_not_extended_by_attempts_that_fail() -> None:
-    session = EdgeSession(timeouts=EdgeTimeouts(accept_s=5.0, resume_window_s=12.0))
+    session = PumpedEdge(timeouts=EdgeTimeouts(accept_s=5.0, resume_window_s=12.0))
     session.receive(Start(PARAMETERS), 0.0)
     session.receive(LOST, 1.0)
     for at in (2.0, 8.0):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from protocol_examples import PumpedEdge
 from simulated_link import LinkShape, SimulatedLink
 
 from scout_core.errors import PeerUnavailableError
@@ -15,7 +16,6 @@ from scout_core.protocol.answer import AnswerToken
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.cloud_states import CloudState
 from scout_core.protocol.credit import WINDOW_START_BYTES
-from scout_core.protocol.edge_session import EdgeSession
 from scout_core.protocol.edge_states import EdgeState
 from scout_core.protocol.events import Cancel, ModeSwitched, PayloadAppended, PayloadEnded
 from scout_core.protocol.payload_sender import SendPolicy
@@ -119,7 +119,7 @@ class Scenario:
 def test_machines_deliver_the_same_bytes_and_answer_through_any_losses(
     blocks: list[Block], breaks: list[Break], rate_bytes_per_s: float, initial_credit_bytes: int
 ) -> None:
-    edge = EdgeSession(SendPolicy(initial_credit_bytes=initial_credit_bytes))
+    edge = PumpedEdge(SendPolicy(initial_credit_bytes=initial_credit_bytes))
     link = SimulatedLink(LinkShape(rate_bytes_per_s, 0.01), edge, answer=ANSWER)
     scenario = Scenario(link, blocks, breaks)
     link.run(200.0)

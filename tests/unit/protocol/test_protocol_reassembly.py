@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xxhash import xxh3_128_digest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from scout_core.errors import ChunkError
 from scout_core.protocol.checksum import chunk_checksum
@@ -16,6 +16,16 @@ from scout_core.protocol.reassembly import MAX_CHUNK_BYTES, MAX_WAITING_SEGMENTS
 
 def add(reassembler: Reassembler, offset: int, data: bytes) -> bytes:
     return b"".join(reassembler.add(offset, data, chunk_checksum(data)))
+
+
+def digest_of(*chunks: bytes) -> bytes:
+    """As the contract says it: an entry a chunk of its end and its xxh3-64, big end first."""
+    ends = accumulate(map(len, chunks))
+    entries = (
+        end.to_bytes(8, "big") + xxh3_64_intdigest(data).to_bytes(8, "big")
+        for end, data in zip(ends, chunks, strict=True)
+    )
+    return xxh3_128_digest(b"".join(entries))
 
 
 @st.composite
@@ -44,7 +54,18 @@ def test_any_order_size_and_overlap_gives_the_same_bytes(
         assert reassembler.waiting_bytes <= len(payload) - len(stream)
     assert stream == payload
     assert reassembler.waiting_bytes == 0
-    assert reassembler.digest() == xxh3_128_digest(payload)
+
+
+@given(data=st.data())
+def test_digest_is_that_of_the_chunks_in_whatever_order_they_came(data: st.DataObject) -> None:
+    chunks = data.draw(st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=12))
+    starts = [0, *accumulate(map(len, chunks))]
+    reassembler = Reassembler()
+    for index in data.draw(st.permutations(range(len(chunks)))):
+        add(reassembler, starts[index], chunks[index])
+    assert reassembler.digest() == digest_of(*chunks)
+    if len(chunks) > 1:
+        assert reassembler.digest() != digest_of(b"".join(chunks))
 
 
 @given(case=arrivals(), at=st.integers(0, 10_000))
@@ -67,7 +88,7 @@ def test_a_repeat_of_consumed_bytes_is_ignored_even_if_changed() -> None:
     add(reassembler, 0, b"abcd")
     assert add(reassembler, 1, b"XY") == b""
     assert add(reassembler, 2, b"XYef") == b"ef"
-    assert reassembler.digest() == xxh3_128_digest(b"abcdef")
+    assert reassembler.digest() == digest_of(b"abcd", b"ef")
 
 
 def test_wrong_checksum_is_refused_and_nothing_is_kept() -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from protocol_examples import PARAMETERS
+from protocol_examples import PARAMETERS, PumpedEdge
 from simulated_link import LinkShape, SimulatedLink
 
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.credit import KIB, WINDOW_START_BYTES
-from scout_core.protocol.edge_session import EdgeSession
 from scout_core.protocol.events import PayloadAppended, Start
 from scout_core.protocol.payload_sender import SendPolicy
 
@@ -41,8 +40,8 @@ def stream(link: SimulatedLink, duration_s: float, round_trip_s: float) -> float
     return link.edge.acked_bytes / duration_s
 
 
-def edge() -> EdgeSession:
-    return EdgeSession(SendPolicy(initial_credit_bytes=WINDOW_START_BYTES))
+def edge() -> PumpedEdge:
+    return PumpedEdge(SendPolicy(initial_credit_bytes=WINDOW_START_BYTES))
 
 
 @pytest.mark.parametrize("delivery_grid_s", [0.0, 0.005])
