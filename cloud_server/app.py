@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from typing import Final
 
 import structlog
 
@@ -21,6 +23,8 @@ from scout_core.daemon.worker import TorchWorker
 from scout_core.rpc.channel import RpcServer, TlsFiles
 from scout_core.rpc.handlers import control_handler, inference_handler, transport_handler
 
+COLLECTOR_THRESHOLDS: Final = (2_000, 20, 50)
+"""Objects, then young and middle collections; Python's own are 700, 10 and 10."""
 log = structlog.get_logger("scout.cloud")
 
 
@@ -70,6 +74,7 @@ class CloudServer:
         await self._server.start()
         self._scheduling = asyncio.create_task(self.uplink.run())
         self._show_metrics(host)
+        _spare_the_collector()
         return (
             f"{settings.server_id} serves {engine.name} ({engine.compute_dtype}) on "
             f"{settings.listen.rsplit(':', 1)[0]}:{self.port}"
@@ -108,3 +113,12 @@ class CloudServer:
             await asyncio.gather(self._scheduling, return_exceptions=True)
         self.metrics.close()
         self._worker.close()
+
+
+def _spare_the_collector() -> None:
+    """What the libraries and the model hold stays for good: looking through it stops the loop for
+    0.2 s at a time. A thousand agents' own objects take 70 ms, so they are looked through seldom
+    (tests/bench/bench_allocation_attached.py)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTOR_THRESHOLDS)

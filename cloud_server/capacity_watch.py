@@ -64,6 +64,8 @@ class _Stretch:
     flowing_s: float = 0.0
     granted_bytes: float = 0.0
     arrived_bytes: float = 0.0
+    carried_bytes: float = 0.0
+    """Of all sessions: what is still on its way after a share was taken fills the link, too."""
     waiting_s: float = math.inf
 
 
@@ -91,9 +93,12 @@ class CapacityWatch:
         for session in sessions:
             if session.seat.group in self._groups and session.accepted:
                 before = self._marks.get(session.opening.key)
-                if before is not None and before.flows and not session.is_ending:
-                    self._compare(session, before, now)
-                    flowed.add(session.seat.group)
+                if before is not None:
+                    carried = session.port.received_bytes - before.received_bytes
+                    self._stretches[session.seat.group].carried_bytes += carried
+                    if before.flows and not session.is_ending:
+                        self._compare(session, before, now)
+                        flowed.add(session.seat.group)
                 marks[session.opening.key] = _mark(session, now)
         for group in flowed:
             self._stretches[group].flowing_s += now - self._looked_s
@@ -125,7 +130,7 @@ class CapacityWatch:
         if stretch.waiting_s > DELAY_LIMIT_S:
             # Bytes queue, so what arrives is what the link carries; what was granted is another
             # matter, above all just after it was lowered.
-            goodput = stretch.arrived_bytes / stretch.flowing_s
+            goodput = stretch.carried_bytes / stretch.flowing_s
         observation = CapacityObservation(goodput, stretch.waiting_s, True, now)
         return CapacitySample(status.group, observation)
 

@@ -30,6 +30,8 @@ MISSED_HEARTBEATS: Final = 5
 MAX_PROBE_BYTES: Final = 64 * 1024
 MAX_AGENT_ID: Final = 64
 CONTROL_BUFFER_BYTES: Final = 256 * 1024
+COSTS_AGE_S: Final = 0.1
+"""Stage costs are told as they were so long ago at most."""
 MICROSECONDS: Final = 1_000_000
 
 log = structlog.get_logger("scout.cloud.control")
@@ -46,6 +48,8 @@ class ControlServicer:
         self._agents = agents
         self._uplink = uplink
         self._pumps: set[StreamPump] = set()
+        self._costs: list[types_pb2.StageCost] = []
+        self._costs_due_s = 0.0
 
     async def attach(self, _: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Behaviour of Attach on raw messages."""
@@ -148,10 +152,18 @@ class ControlServicer:
             # On a scheduled uplink nothing is sent on credit that nobody has allocated.
             initial_credit_bytes=0 if scheduled else self._settings.initial_credit_bytes,
             uplink_scheduled=scheduled,
-            costs=cost_messages(self._host.costs()),
+            costs=self._cost_messages(now),
         )
         await pump.send(control_pb2.AttachResponse(registered=registered).SerializeToString())
         return agent
+
+    def _cost_messages(self, now: float) -> list[types_pb2.StageCost]:
+        """Stage costs for a registration or a heartbeat; they change slowly, and a thousand agents
+        ask a thousand times a second."""
+        if now >= self._costs_due_s:
+            self._costs = list(cost_messages(self._host.costs()))
+            self._costs_due_s = now + COSTS_AGE_S
+        return self._costs
 
     @property
     def _silence_limit_s(self) -> float:
@@ -187,7 +199,7 @@ class ControlServicer:
                 acknowledgement = control_pb2.HeartbeatAck(
                     sequence=heartbeat.sequence,
                     queue_s=self._host.worker.queue_s,
-                    costs=cost_messages(self._host.costs()),
+                    costs=self._cost_messages(now),
                 )
                 return control_pb2.AttachResponse(heartbeat_ack=acknowledgement)
             case "probe":
