@@ -55,8 +55,16 @@ def quantise(bits: Words, sections: GroupSections, group_channels: int) -> bool:
     return True
 
 
-def dequantise(sections: GroupSections, bits: Words) -> None:
-    """Fills ``bits`` ``[layers, 2, kv_heads, positions, head_dim]`` from valid sections."""
+def dequantise(sections: GroupSections, bits: Words) -> bool:
+    """Fills ``bits`` ``[layers, 2, kv_heads, positions, head_dim]``.
+
+    Returns False if a group's offset or step is negative, NaN, infinite or too large.
+    """
+    if not (
+        are_valid_groups(sections.key_offsets, sections.key_steps)
+        and are_valid_groups(sections.value_offsets, sections.value_steps)
+    ):
+        return False
     layers, _, kv_heads, positions, head_dim = bits.shape
     slabs, groups, _ = sections.key_offsets.shape
     row_group = np.repeat(
@@ -77,6 +85,7 @@ def dequantise(sections: GroupSections, bits: Words) -> None:
     shape = (layers, kv_heads, positions, head_dim)
     bits[:, 0] = keys.reshape(shape)
     bits[:, 1] = values.reshape(slabs, positions, head_dim).reshape(shape)
+    return True
 
 
 def are_valid_groups(offsets: Words, steps: Words) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 from scout_core.codec.base import KvCodec
-from scout_core.codec.int4_groups import Int4GroupsCodec
-from scout_core.codec.int8_groups import Int8GroupsCodec
+from scout_core.codec.groups import INT4_GROUPS, INT8_GROUPS
 from scout_core.codec.lossless_bf16 import LosslessBf16Codec
 from scout_core.codec.raw_bf16 import RawBf16Codec
 from scout_core.errors import CodecError, ModeUnavailableError
@@ -14,8 +13,8 @@ from scout_core.modes import Mode
 
 CODECS: Final[tuple[KvCodec, ...]] = (
     RawBf16Codec(),
-    Int8GroupsCodec(),
-    Int4GroupsCodec(),
+    INT8_GROUPS,
+    INT4_GROUPS,
     LosslessBf16Codec(),
 )
 

@@ -38,7 +38,7 @@ from scout_core.codec.base import (
     not_finite,
 )
 from scout_core.codec.finite import is_finite
-from scout_core.codec.int8_groups import Int8GroupsCodec
+from scout_core.codec.groups import INT8_GROUPS
 from scout_core.codec.integer_product import integer_product
 from scout_core.codec.rans import decode_rows, encode_rows
 from scout_core.codec.rotary import Rotation
@@ -54,7 +54,6 @@ SINK_TOLERANCE_STEPS: Final = 1.0
 SINK_COEFFICIENTS: Final = 128
 """Coefficients of each stream, the most varying ones, that the distance is taken over."""
 _NOT_CODED: Final = -1
-_SINK_ROWS: Final = Int8GroupsCodec()
 
 Words = NDArray[np.uint16]
 
@@ -94,7 +93,7 @@ class TransformCodec:
         plan = self._plan
         flags = self._sink_flags(words, plan)
         foreign = self._foreign_sinks(flags)
-        sink_rows = _SINK_ROWS.encode(exact[:, :, :, foreign]) if foreign else b""
+        sink_rows = INT8_GROUPS.encode(exact[:, :, :, foreign]) if foreign else b""
         origin_of = self._origin_of(flags)
         origin_of[foreign] = _NOT_CODED
         ranges = tiles(exact.shape[3])
@@ -114,7 +113,7 @@ class TransformCodec:
         view = memoryview(payload)
         level, flags = TransformPayload.head_of(view)
         foreign = self._foreign_sinks(flags)
-        sink_bytes = _SINK_ROWS.encoded_bytes(geometry, len(foreign)) if foreign else 0
+        sink_bytes = INT8_GROUPS.encoded_bytes(geometry, len(foreign)) if foreign else 0
         plan = self._plan if level == self.level else TransformPlan.of(self.basis, level)
         ranges = tiles(positions)
         parts = TransformPayload.parsed(view, sink_bytes, len(ranges) * plan.streams)
@@ -128,7 +127,7 @@ class TransformCodec:
 
         run_each(decode_piece, len(parts.pieces))
         if foreign:
-            kv[:, :, :, foreign] = _SINK_ROWS.decode(parts.sink_rows, geometry, len(foreign))
+            kv[:, :, :, foreign] = INT8_GROUPS.decode(parts.sink_rows, geometry, len(foreign))
         return kv
 
     def encoded_bytes(self, geometry: KvGeometry, positions: int) -> int:
