@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scout_core.codec.registry import CODECS
+from scout_core.codec.compiled import cores
+from scout_core.codec.registry import CODECS, codec_by_name
 from scout_core.evaluation.codec_contenders import Contender, contenders
 from scout_core.evaluation.codec_speed import speed_rows
 from scout_core.evaluation.codec_study import windows
@@ -43,10 +44,20 @@ def test_plain_int4_takes_five_bits_an_element() -> None:
     assert by_name["plain_int4"].code(KV).payload_bytes * 8 == 5 * KV.numel()
 
 
-def test_speed_rows_measure_every_codec_and_the_copy() -> None:
+def test_speed_rows_measure_every_codec_alone_and_on_all_cores_beside_a_copy() -> None:
     rows = list(speed_rows(KV, CODECS))
-    assert [row.codec for row in rows] == [codec.name for codec in CODECS]
+    measured = [(row.codec, row.threads) for row in rows]
+    assert measured == [
+        (codec.name, threads) for codec in CODECS for threads in sorted({1, cores()})
+    ]
     assert all(min(row.encode_gb_s, row.decode_gb_s, row.copy_gb_s) > 0 for row in rows)
+
+
+def test_coding_pays_below_a_rate_that_raw_bytes_never_reach() -> None:
+    raw = speed_rows(KV, [codec_by_name("raw_bf16")])
+    coded = speed_rows(KV, [codec_by_name("int4_groups")])
+    assert all(row.pays_below_gbit_s == 0 for row in raw)
+    assert all(row.pays_below_gbit_s > 0 for row in coded)
 
 
 def test_windows_are_consecutive_and_whole() -> None:
