@@ -128,7 +128,8 @@ def encode_keys(pointers, strides, sizes, SHAPE: tl.constexpr):
     positions, groups = sizes[1], sizes[2]
     group = tl.program_id(0) // TILES
     slab = tl.program_id(1)
-    lane = tl.max_contiguous(tl.arange(0, LANES), SHAPE[3])
+    VECTOR: tl.constexpr = SHAPE[3]
+    lane = tl.max_contiguous(tl.arange(0, LANES), VECTOR)
     channel = (tl.program_id(0) % TILES) * LANES + lane
     inside = channel < HALF
     first = group * positions // groups
@@ -180,7 +181,8 @@ def encode_values(pointers, strides, sizes, SHAPE: tl.constexpr):
     unit = start + tl.arange(0, UNITS)
     held = tl.minimum(unit, units - 1)
     row, block = held // BLOCKS, held % BLOCKS
-    lane = tl.max_contiguous(tl.arange(0, LANES), SHAPE[3])
+    VECTOR: tl.constexpr = SHAPE[3]
+    lane = tl.max_contiguous(tl.arange(0, LANES), VECTOR)
     lanes = tl.minimum(lane, GROUP - 1) if GROUP != LANES else lane
     base = pointers[0] + _slab_base(strides, slab, sizes[0])
     address = base + (row.to(tl.int64) * strides[2] + block * GROUP)[:, None] + lanes[None, :]
@@ -239,7 +241,8 @@ def decode_keys(pointers, strides, sizes, SHAPE: tl.constexpr):
     positions, groups = sizes[1], sizes[2]
     group = tl.program_id(0) // TILES
     slab = tl.program_id(1)
-    lane = tl.max_contiguous(tl.arange(0, LANES), SHAPE[3])
+    VECTOR: tl.constexpr = SHAPE[3]
+    lane = tl.max_contiguous(tl.arange(0, LANES), VECTOR)
     channel = (tl.program_id(0) % TILES) * LANES + lane
     inside = channel < HALF
     first = group * positions // groups
@@ -280,7 +283,8 @@ def decode_values(pointers, strides, sizes, SHAPE: tl.constexpr):
     unit = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     inside = unit < units
     row, block = unit // BLOCKS, unit % BLOCKS
-    lane = tl.max_contiguous(tl.arange(0, LANES), SHAPE[3])
+    VECTOR: tl.constexpr = SHAPE[3]
+    lane = tl.max_contiguous(tl.arange(0, LANES), VECTOR)
     first = slab.to(tl.int64) * units
     place = first * 2 + row * (2 * BLOCKS) + block
     low_offset, low_step = _read_group(
