@@ -10,6 +10,7 @@
 #   make drift    fail if proto/gen is not what `make proto` would write
 #   make bench    every `scout bench` command
 #   make eval     every `scout eval` command
+#   make fuzz     a million damaged payloads for every decoder (`make test` has 20,000); for the night
 #   make clean    remove build outputs and tool caches; .venv stays
 #
 # Variables: PYTHON (any Python from 3.11 on), DATA (questions for `make eval`), TORCH (what pip is
@@ -34,7 +35,7 @@ GENERATED := build/proto
 
 .DEFAULT_GOAL := setup
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check proto lint types drift bench eval clean
+.PHONY: setup demo test check proto lint types drift bench eval fuzz clean
 
 setup: $(INSTALLED)
 
@@ -104,6 +105,9 @@ eval: $(INSTALLED_EVALUATION)
 	$(BIN)/scout eval quality --data "$(DATA)"
 	$(BIN)/scout eval policy
 	$(BIN)/scout eval allocation
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.bench.bench_codec_fuzz --inputs 1000000
 
 clean:
 	rm -rf build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis

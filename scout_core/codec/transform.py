@@ -102,7 +102,7 @@ class TransformCodec:
             tile, stream = divmod(index, plan.streams)
             return self._encoded(words, stream, ranges[tile], origin_of)
 
-        pieces = run_each(encode_piece, len(ranges) * plan.streams)
+        pieces = run_each(encode_piece, len(ranges) * plan.streams, exact.nbytes)
         return TransformPayload(self.level, flags, sink_rows, pieces).to_bytes()
 
     def decode(
@@ -125,7 +125,7 @@ class TransformCodec:
             tile, stream = divmod(index, plan.streams)
             self._decode_into(words, parts.pieces[index], (plan, stream), ranges[tile], origin_of)
 
-        run_each(decode_piece, len(parts.pieces))
+        run_each(decode_piece, len(parts.pieces), kv.nbytes)
         if foreign:
             kv[:, :, :, foreign] = INT8_GROUPS.decode(parts.sink_rows, geometry, len(foreign))
         return kv

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 
@@ -19,13 +19,19 @@ from scout_core.codec.compiled import cores, default_threads
 Result = TypeVar("Result")
 
 
-def run_each(task: Callable[[int], Result], items: int) -> list[Result]:
+LEAST_BYTES: Final = 1 << 16
+"""Below this a caller does its own work: handing it over would take longer."""
+
+
+def run_each(task: Callable[[int], Result], items: int, work_bytes: int) -> list[Result]:
     """``task(0)``, ``task(1)``, … on the threads that the caller may use; the results in order.
 
     Raises:
         Exception: the first one that a task raised.
     """
-    threads = min(default_threads(), cores(), items)
+    if work_bytes < LEAST_BYTES:
+        return [task(index) for index in range(items)]
+    threads = min(default_threads(), items)
 
     def share(first: int) -> list[Result]:
         return [task(index) for index in range(first, items, threads)]

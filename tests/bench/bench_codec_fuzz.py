@@ -1,6 +1,10 @@
 """Feeds damaged payloads to every decoder.
 
-``python tests/bench/bench_codec_fuzz.py --inputs 1000000``
+``python -m tests.bench.bench_codec_fuzz --inputs 1000000``, or ``make fuzz``; ``--decoder`` picks
+some, and other ``--seed`` values other inputs, so that a long run can be cut into pieces.
+
+Inputs are mutated valid payloads, not guided by coverage: the decoders' loops are compiled, where
+a coverage-guided fuzzer sees nothing.
 
 An input passes when the decoder returns something valid or raises PayloadError; anything else (an
 exception of another kind, a cache with NaN, positions out of order) is printed with its payload in
@@ -20,6 +24,7 @@ import numpy as np
 import torch
 
 from scout_core.codec.base import KvCodec
+from scout_core.codec.groups import INT4_GROUPS, INT8_GROUPS
 from scout_core.codec.positions import decode_positions, encode_positions
 from scout_core.codec.registry import CODECS
 from scout_core.codec.tokens import decode_tokens, encode_tokens
@@ -32,6 +37,8 @@ from scout_core.geometry import KvGeometry
 from scout_core.modes import ModelFingerprint
 
 GEOMETRY = KvGeometry(layers=1, kv_heads=1, head_dim=4)
+COMPILED_GEOMETRY = KvGeometry(layers=1, kv_heads=1, head_dim=64)
+"""Of caches whose groups go through the compiled kernels; smaller ones through the reference."""
 POSITIONS = 3
 UNIVERSE, KEPT = 90, 30
 VOCABULARY, TOKENS = 49_152, 12
@@ -49,16 +56,16 @@ class Target:
 def targets() -> Iterator[Target]:
     """Every decoder that reads a stranger's bytes."""
     source = np.random.default_rng(0)
-    caches = [
-        torch.from_numpy(source.standard_normal(GEOMETRY.shape(POSITIONS)) * scale)
-        .float()
-        .to(torch.bfloat16)
-        for scale in (0.01, 1.0, 1e30)
-    ]
-    transform = TransformCodec.at(random_basis(), 6, range(POSITIONS))
+    caches = random_caches(source, GEOMETRY)
     for codec in CODECS:
-        yield Target(codec.name, tuple(map(codec.encode, caches)), finite_with(codec))
-    yield Target(transform.name, tuple(map(transform.encode, caches[:2])), finite_with(transform))
+        yield Target(codec.name, tuple(map(codec.encode, caches)), finite_with(codec, GEOMETRY))
+    wide = random_caches(source, COMPILED_GEOMETRY)
+    for codec in (INT8_GROUPS, INT4_GROUPS):
+        seeds = tuple(map(codec.encode, wide))
+        yield Target(f"{codec.name}_compiled", seeds, finite_with(codec, COMPILED_GEOMETRY))
+    transform = TransformCodec.at(random_basis(), 6, range(POSITIONS))
+    seeds = tuple(map(transform.encode, caches[:2]))
+    yield Target(transform.name, seeds, finite_with(transform, GEOMETRY))
 
     def is_sorted(payload: bytes) -> bool:
         found = decode_positions(payload, UNIVERSE, KEPT)
@@ -80,11 +87,21 @@ def targets() -> Iterator[Target]:
     yield Target("tokens", (encode_tokens(ids, VOCABULARY),), is_in_vocabulary)
 
 
-def finite_with(codec: KvCodec) -> Callable[[bytes], bool]:
+def random_caches(source: np.random.Generator, geometry: KvGeometry) -> list[torch.Tensor]:
+    """Small, usual and large elements."""
+    return [
+        torch.from_numpy(source.standard_normal(geometry.shape(POSITIONS)) * scale)
+        .float()
+        .to(torch.bfloat16)
+        for scale in (0.01, 1.0, 1e30)
+    ]
+
+
+def finite_with(codec: KvCodec, geometry: KvGeometry) -> Callable[[bytes], bool]:
     """Whether a payload decodes to a cache without NaN and infinity."""
 
     def is_finite(payload: bytes) -> bool:
-        decoded = codec.decode(payload, GEOMETRY, POSITIONS)
+        decoded = codec.decode(payload, geometry, POSITIONS)
         return bool(torch.isfinite(decoded.float()).all())
 
     return is_finite
@@ -137,10 +154,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="per decoder")
     parser.add_argument("--seed", type=int, default=0)
+    known = {target.name: target for target in targets()}
+    parser.add_argument("--decoder", action="append", choices=sorted(known), help="may be repeated")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     failed = 0
-    for target in targets():
+    for target in [known[name] for name in arguments.decoder or known]:
         started = time.monotonic()
         for payload, what in failures(target, arguments.inputs, arguments.seed):
             failed += 1

@@ -131,7 +131,7 @@ def test_integer_products_are_exact_by_either_arithmetic(
 
 def test_workers_multiply_alone_and_leave_other_threads_their_count() -> None:
     before = torch.get_num_threads()
-    assert run_each(lambda index: (index, torch.get_num_threads()), 5) == [
+    assert run_each(lambda index: (index, torch.get_num_threads()), 5, 1 << 20) == [
         (index, 1) for index in range(5)
     ]
     assert torch.get_num_threads() == before
