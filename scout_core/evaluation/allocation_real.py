@@ -1,0 +1,291 @@
+"""Agents as processes on one scheduled uplink, beside what virtual time predicts of the same case.
+
+This module owns the recording, the agents' processes, the comparison of grants with what arrived,
+and the figures. The caller starts the cloud server and the link, because only it may know daemons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import numpy as np
+from scout.v1 import control_pb2, control_pb2_grpc
+
+from scout_core.allocation.offer import Offer
+from scout_core.codec.registry import codec_for_mode
+from scout_core.codec.tokens import encode_tokens
+from scout_core.daemon.contexts import context_hash
+from scout_core.engine import Engine
+from scout_core.errors import PeerUnavailableError
+from scout_core.evaluation.allocation_contenders import SchedulerContender
+from scout_core.evaluation.allocation_recording import Recording
+from scout_core.evaluation.allocation_replay import Conduct, ReplayOutcome, ReplayScript
+from scout_core.evaluation.allocation_simulation import play
+from scout_core.evaluation.allocation_workload import PlannedRequest, Workload
+from scout_core.modes import Mode
+from scout_core.protocol.blocks import BlockKind, encode_block
+from scout_core.protocol.opening import Offer as SessionOffer
+from scout_core.rpc.channel import open_channel
+from scout_core.rpc.options import ChannelRole
+from scout_core.testbed.schedule import BITS_PER_BYTE, BITS_PER_MEGABIT, RateSchedule
+
+BLOCK_TOKENS: Final = 32
+"""As the edge's blocks on the wire."""
+NO_CODEC: Final = 0
+FIRST_TOKEN_S: Final = 0.02
+"""Cloud time after the last byte assumed in virtual time; the tiny model takes about this."""
+START_S: Final = 0.5
+POLL_S: Final = 0.05
+POLL_TIMEOUT_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class RealCase:
+    """What is played, in reality and in virtual time.
+
+    Attributes:
+        deadlines_s: of each agent's requests; their number is that of the agents.
+        rounds, period_s: all agents ask at once, every so often.
+        capacity_bytes_per_s: as the cloud is configured.
+        reserve: part of each deadline that the cloud's schedule leaves free.
+        round_trip_s: of the link.
+    """
+
+    deadlines_s: tuple[float, ...]
+    rounds: int
+    period_s: float
+    capacity_bytes_per_s: float
+    reserve: float
+    round_trip_s: float
+    group: str = "cell"
+
+    def agent(self, number: int) -> str:
+        return f"replay-{number}"
+
+
+@dataclass(slots=True)
+class RealRun:
+    """Outcomes per agent, and what each was granted in bytes while the run lasted."""
+
+    outcomes: list[list[ReplayOutcome]]
+    granted_bytes: dict[str, float] = field(default_factory=dict[str, float])
+
+
+def record(engine: Engine, context_tokens: int) -> Recording:
+    """Prefills a context of so many tokens and encodes its KV, head included."""
+    seed = hashlib.sha256(b"recording").digest()
+    usual = engine.vocabulary - 1
+    tokens = tuple(1 + (seed[at % 32] * (at + 7)) % usual for at in range(context_tokens))
+    head = engine.prompt.head_tokens
+    cache = engine.new_cache(len(head) + context_tokens)
+    engine.prefill(cache, (*head, *tokens))
+    blocks: dict[Mode, tuple[bytes, ...]] = {}
+    for mode in (Mode.KV_BF16, Mode.KV_INT8, Mode.KV_INT4):
+        codec = codec_for_mode(mode)
+        parts: list[bytes] = []
+        for start in range(0, cache.length, BLOCK_TOKENS):
+            kv = cache.tensor(start, min(start + BLOCK_TOKENS, cache.length))
+            header = (BlockKind.KV, int(codec.codec_id), start, kv.shape[3])
+            parts.append(encode_block(*header, codec.encode(kv)))
+        blocks[mode] = tuple(parts)
+    body = encode_tokens(tokens, engine.vocabulary)
+    blocks[Mode.SCOUT] = (encode_block(BlockKind.TOKENS, NO_CODEC, 0, len(tokens), body),)
+    key = context_hash(tokens, engine.tokenizer_fingerprint)
+    return Recording(engine.fingerprint, key, context_tokens, blocks)
+
+
+class _Agent:
+    """One replaying process."""
+
+    def __init__(self, script: ReplayScript) -> None:
+        self._script = script
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> _Agent:
+        pipe = asyncio.subprocess.PIPE
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "scout_core.evaluation.allocation_replay"),
+            stdin=pipe,
+            stdout=pipe,
+            limit=1 << 20,
+        )
+        self._write(asdict(self._script))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        process = self._process
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+
+    async def attached(self) -> None:
+        await self._read()
+
+    def begin(self, at_s: float) -> None:
+        self._write({"begins_s": at_s})
+
+    async def outcomes(self) -> list[ReplayOutcome]:
+        return [ReplayOutcome(**facts) for facts in (await self._read())["outcomes"]]
+
+    def _write(self, document: dict[str, Any]) -> None:
+        if self._process is None or self._process.stdin is None:
+            raise PeerUnavailableError("The replaying agent is not running.")
+        self._process.stdin.write(json.dumps(document).encode() + b"\n")
+
+    async def _read(self) -> dict[str, Any]:
+        if self._process is None or self._process.stdout is None:
+            raise PeerUnavailableError("The replaying agent is not running.")
+        line = await self._process.stdout.readline()
+        if not line:
+            raise PeerUnavailableError("A replaying agent has ended; see standard error.")
+        return json.loads(line)
+
+
+async def run_real(
+    case: RealCase,
+    recording: Path,
+    addresses: tuple[str, str],
+    last: Conduct = Conduct.HONEST,
+) -> RealRun:
+    """Plays the case with one process per agent.
+
+    Args:
+        case, recording: what is played; the folder of the recording.
+        addresses: the cloud's through the link, and its own.
+        last: how the last agent behaves.
+    """
+    agents = len(case.deadlines_s)
+    begins_s = tuple(case.period_s * number for number in range(case.rounds))
+    scripts = [
+        ReplayScript(
+            agent=case.agent(number),
+            group=case.group,
+            address=addresses[0],
+            recording=str(recording),
+            begins_s=begins_s,
+            deadline_s=deadline_s,
+            round_trip_s=case.round_trip_s,
+            conduct=(last if number == agents - 1 else Conduct.HONEST).value,
+        )
+        for number, deadline_s in enumerate(case.deadlines_s)
+    ]
+    async with AsyncExitStack() as stack:
+        players = [await stack.enter_async_context(_Agent(script)) for script in scripts]
+        await asyncio.gather(*(player.attached() for player in players))
+        run = RealRun([])
+        watching = asyncio.create_task(_watch(addresses[1], run.granted_bytes))
+        begin_s = time.monotonic() + START_S
+        for player in players:
+            player.begin(begin_s)
+        run.outcomes = list(await asyncio.gather(*(player.outcomes() for player in players)))
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    return run
+
+
+async def _watch(address: str, granted_bytes: dict[str, float]) -> None:
+    """Integrates every agent's share, as status shows it."""
+    channel = open_channel(address, ChannelRole.APPLICATION)
+    stub = control_pb2_grpc.ControlServiceStub(channel)
+    try:
+        seen_s = time.monotonic()
+        while True:
+            request = control_pb2.GetStatusRequest()
+            status = await stub.GetStatus(request, timeout=POLL_TIMEOUT_S)
+            now = time.monotonic()
+            for agent in status.cloud.agents:
+                share = agent.granted_bytes_per_s * (now - seen_s)
+                granted_bytes[agent.agent_id] = granted_bytes.get(agent.agent_id, 0.0) + share
+            seen_s = now
+            await asyncio.sleep(POLL_S)
+    except grpc.aio.AioRpcError as error:
+        raise PeerUnavailableError(f"Status of {address}: {error.details()}") from error
+    finally:
+        await channel.close()
+
+
+def predict(case: RealCase, recording: Recording) -> dict[str, Any]:
+    """The same case in virtual time, under our scheduler."""
+    terms = tuple(_study_offer(offer) for offer in recording.offers())
+    requests = tuple(
+        PlannedRequest(
+            number,
+            case.period_s * turn,
+            (1 - case.reserve) * deadline_s - case.round_trip_s,
+            terms,
+        )
+        for turn in range(case.rounds)
+        for number, deadline_s in enumerate(case.deadlines_s)
+    )
+    mbps = case.capacity_bytes_per_s * BITS_PER_BYTE / BITS_PER_MEGABIT
+    workload = Workload(requests, RateSchedule.constant(mbps), case.capacity_bytes_per_s)
+    played = play(workload, SchedulerContender(workload))
+    deadlines = np.array(case.deadlines_s * case.rounds)
+    names = [terms[offer].mode.value for offer in played.offers]
+    return {
+        "compliance": float((played.first_token_s <= deadlines).mean()),
+        "modes": _parts(names),
+    }
+
+
+def figures(case: RealCase, run: RealRun) -> dict[str, Any]:
+    """What happened, as one JSON object; the last agent counts only if it is honest."""
+    asked = [
+        (number, outcome)
+        for number, outcomes in enumerate(run.outcomes)
+        for outcome in outcomes
+        if outcome.mode
+    ]
+    in_time = [outcome.first_token_s <= case.deadlines_s[number] for number, outcome in asked]
+    ratios = {
+        case.agent(number): sum(outcome.payload_bytes for outcome in outcomes) / granted
+        for number, outcomes in enumerate(run.outcomes)
+        if (granted := run.granted_bytes.get(case.agent(number), 0.0)) > 0
+    }
+    delivered = sum(outcome.payload_bytes for _, outcome in asked)
+    return {
+        "requests": len(asked),
+        "compliance": float(np.mean(in_time)),
+        "modes": _parts([outcome.mode for _, outcome in asked]),
+        "delivered_over_granted": delivered / max(sum(run.granted_bytes.values()), 1.0),
+        "delivered_over_granted_by_agent": ratios,
+        "errors": sorted({outcome.error for _, outcome in asked if outcome.error}),
+    }
+
+
+def completion_change(base: RealRun, other: RealRun, agents: int) -> dict[str, Any]:
+    """How much later the same requests were delivered in ``other``, in percent: the distribution
+    over requests, and the mean of each agent."""
+    changes = np.array(
+        [
+            [100 * (b.delivered_s / a.delivered_s - 1) for a, b in zip(ours, theirs, strict=True)]
+            for ours, theirs in zip(base.outcomes[:agents], other.outcomes[:agents], strict=True)
+        ]
+    )
+    quantiles = np.percentile(changes, (0, 10, 50, 90, 100))
+    return {
+        "mean_percent": float(changes.mean()),
+        "agent_mean_percent": [round(float(value), 2) for value in changes.mean(axis=1)],
+        "percentiles_0_10_50_90_100": [round(float(value), 2) for value in quantiles],
+        "requests_beyond_5_percent": int((np.abs(changes) > 5).sum()),
+        "requests": int(changes.size),
+    }
+
+
+def _parts(names: Sequence[str]) -> dict[str, float]:
+    return {name: names.count(name) / max(len(names), 1) for name in sorted(set(names))}
+
+
+def _study_offer(offer: SessionOffer) -> Offer:
+    size, quality = offer.payload_bytes, offer.expected_quality
+    return Offer(offer.mode, offer.retention, size, quality, offer.edge_s, FIRST_TOKEN_S)

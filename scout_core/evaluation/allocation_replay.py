@@ -1,0 +1,288 @@
+"""One edge agent that replays a recording, as a process: control stream, sessions, no model.
+
+Run as ``python -m scout_core.evaluation.allocation_replay``: reads one JSON line with a
+``ReplayScript`` on standard input, attaches, says so, plays the requests at their instants of the
+monotonic clock, which all processes of a host share, and prints the outcomes as one JSON line. It
+follows the cloud's recommendations as the edge agent does: the acceptance says what to begin with,
+a grant on the control stream what the next block is coded in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import uvloop
+from scout.v1 import control_pb2
+
+from scout_core.errors import ScoutError
+from scout_core.evaluation.allocation_recording import Recording
+from scout_core.modes import AgentId, Mode, ModelFingerprint, SessionId
+from scout_core.protocol import actions, events
+from scout_core.protocol.checksum import chunk_checksum
+from scout_core.protocol.edge_session import EdgeTimeouts
+from scout_core.protocol.opening import CAUSE_ALLOCATION, Offer, OpenParameters
+from scout_core.protocol.payload_sender import SendPolicy
+from scout_core.rpc.channel import open_channel
+from scout_core.rpc.handlers import ATTACH_METHOD, SESSION_METHOD
+from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
+from scout_core.rpc.options import ChannelRole
+from scout_core.rpc.session_client import Outcome, SessionClient, SessionOptions
+from scout_core.rpc.session_wire import encode_edge
+from scout_core.rpc.tenancy import DEFAULT_TENANT, tenant_metadata
+from scout_core.sampling import SamplingOptions
+from scout_core.version import VERSION
+
+LOOKAHEAD_BYTES: Final = 16 * 1024
+"""Little, so that a recommendation is followed within a block or two."""
+CHUNK_BYTES: Final = 16 * 1024
+FLOOD_CHUNK: Final = bytes(16_000)
+FLOOD_S: Final = 3.0
+
+
+class Conduct(Enum):
+    """How an agent behaves."""
+
+    HONEST = "honest"
+    IDLE = "idle"
+    """Attached, asks nothing: what the others do without it."""
+    FLOODS = "floods"
+    """Sends chunk after chunk without credit."""
+    LIES = "lies"
+    """Declares its token ids and sends its whole KV."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayScript:
+    """What one agent does.
+
+    Attributes:
+        address: the cloud's, through the link; recording: folder of the recording.
+        begins_s: when each request is asked, on ``time.monotonic``.
+        deadline_s: of every request.
+    """
+
+    agent: str
+    group: str
+    address: str
+    recording: str
+    begins_s: tuple[float, ...]
+    deadline_s: float
+    round_trip_s: float
+    conduct: str = Conduct.HONEST.value
+
+
+@dataclass(slots=True)
+class ReplayOutcome:
+    """One request; times in seconds since it was asked, infinite if it never happened."""
+
+    round: int
+    first_token_s: float = float("inf")
+    delivered_s: float = float("inf")
+    payload_bytes: int = 0
+    mode: str = ""
+    error: str = ""
+
+
+class ReplayAgent:
+    """Plays one script; ``run`` once."""
+
+    def __init__(self, script: ReplayScript) -> None:
+        self._script = script
+        self._recording = Recording.load(Path(script.recording))
+        self._control = open_channel(script.address, ChannelRole.CONTROL)
+        self._data = open_channel(script.address, ChannelRole.DATA)
+        self._advised: dict[str, Mode] = {}
+
+    async def run(self) -> None:
+        """Prints what it has to say."""
+        call = self._control.stream_stream(
+            ATTACH_METHOD, request_serializer=None, response_deserializer=None
+        )(metadata=tenant_metadata(DEFAULT_TENANT))
+        interval_s = await self._register(call)
+        tasks = (
+            asyncio.create_task(self._beat(call, interval_s)),
+            asyncio.create_task(self._listen(call)),
+        )
+        begins_s = await asyncio.to_thread(_begin, self._script.agent)
+        asking = [
+            asyncio.create_task(self._at(begin_s + begins_s, number))
+            for number, begin_s in enumerate(self._script.begins_s)
+        ]
+        outcomes = await asyncio.gather(*asking)
+        _say({"outcomes": [asdict(outcome) for outcome in outcomes]})
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        call.cancel()
+        await self._control.close()
+        await self._data.close()
+
+    async def _register(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> float:
+        register = control_pb2.Register(
+            agent_id=self._script.agent,
+            version=VERSION,
+            modes=[MODE_TO_WIRE[mode] for mode in self._recording.blocks],
+            uplink_group=self._script.group,
+        )
+        await call.write(control_pb2.AttachRequest(register=register).SerializeToString())
+        data = await call.read()
+        registered = decode(control_pb2.AttachResponse, data if isinstance(data, bytes) else b"")
+        return registered.registered.heartbeat_interval.ToMilliseconds() / 1_000
+
+    async def _beat(self, call: grpc.aio.StreamStreamCall[Any, Any], interval_s: float) -> None:
+        sequence = 0
+        while True:
+            await asyncio.sleep(interval_s)
+            sequence += 1
+            beat = control_pb2.Heartbeat(sequence=sequence)
+            await call.write(control_pb2.AttachRequest(heartbeat=beat).SerializeToString())
+
+    async def _listen(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        while isinstance(data := await call.read(), bytes):
+            response = decode(control_pb2.AttachResponse, data)
+            mode = MODE_FROM_WIRE.get(response.grant.mode)
+            if response.WhichOneof("event") == "grant" and mode is not None:
+                self._advised[response.grant.session_id] = mode
+
+    async def _at(self, begin_s: float, number: int) -> ReplayOutcome:
+        await asyncio.sleep(max(begin_s - time.monotonic(), 0.0))
+        match Conduct(self._script.conduct):
+            case Conduct.HONEST:
+                return await self._ask(number)
+            case Conduct.IDLE:
+                return ReplayOutcome(number)
+            case Conduct.FLOODS:
+                return await self._flood(number)
+            case Conduct.LIES:
+                return await self._ask(number, lies=True)
+
+    async def _ask(self, number: int, *, lies: bool = False) -> ReplayOutcome:
+        outcome, asked_s = ReplayOutcome(number), time.monotonic()
+        parameters = self._parameters(lies=lies)
+        accepted: asyncio.Future[Mode] = asyncio.get_running_loop().create_future()
+
+        def note(news: Outcome) -> None:
+            match news:
+                case actions.SessionAccepted(_, _, _, share):
+                    if not accepted.done():
+                        accepted.set_result(share.mode if share else parameters.mode)
+                case actions.DeliverToken():
+                    elapsed_s = time.monotonic() - asked_s
+                    outcome.first_token_s = min(outcome.first_token_s, elapsed_s)
+                case actions.Complete():
+                    pass
+
+        client = SessionClient(self._data, _options(), note, lambda _: None)
+        payload = self._items(parameters, accepted, outcome, lies=lies)
+        try:
+            await client.run(parameters, payload)
+        except ScoutError as error:
+            outcome.error = error.reason
+        outcome.payload_bytes = client.machine.acked_bytes
+        if client.measurements.last_acked_s is not None and not outcome.error:
+            outcome.delivered_s = client.measurements.last_acked_s - asked_s
+        return outcome
+
+    async def _items(
+        self,
+        parameters: OpenParameters,
+        accepted: asyncio.Future[Mode],
+        outcome: ReplayOutcome,
+        *,
+        lies: bool,
+    ) -> AsyncIterator[bytes | events.ModeSwitched]:
+        mode, recorded = parameters.mode, self._recording.blocks
+        wanted = await accepted
+        for index in range(len(recorded[Mode.KV_BF16])):
+            wanted = self._advised.get(parameters.session_id, wanted)
+            if wanted is not mode and not lies:
+                yield events.ModeSwitched(wanted, 1.0, CAUSE_ALLOCATION)
+                mode = wanted
+            outcome.mode = mode.value
+            if mode is Mode.SCOUT:
+                yield recorded[mode][0]
+                return
+            yield recorded[mode][index]
+
+    async def _flood(self, number: int) -> ReplayOutcome:
+        """Until the cloud ends it, or for ``FLOOD_S``."""
+        outcome = ReplayOutcome(number)
+        call = self._data.stream_stream(
+            SESSION_METHOD, request_serializer=None, response_deserializer=None
+        )(metadata=tenant_metadata(DEFAULT_TENANT))
+        ends_s = time.monotonic() + FLOOD_S
+        try:
+            await call.write(encode_edge(actions.SendOpen(self._parameters(lies=False))))
+            while time.monotonic() < ends_s:
+                checksum = chunk_checksum(FLOOD_CHUNK)
+                chunk = actions.SendChunk(outcome.payload_bytes, FLOOD_CHUNK, checksum)
+                await call.write(encode_edge(chunk))
+                outcome.payload_bytes += len(FLOOD_CHUNK)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            outcome.error = type(error).__name__
+        call.cancel()
+        return outcome
+
+    def _parameters(self, *, lies: bool) -> OpenParameters:
+        offers = self._recording.offers()
+        small = Offer(Mode.KV_BF16, 1.0, 400, 1.0, 0.0)
+        return OpenParameters(
+            session_id=SessionId(uuid.uuid4().hex),
+            agent_id=AgentId(self._script.agent),
+            model_fingerprint=ModelFingerprint(self._recording.fingerprint),
+            context_hash=self._recording.context_hash,
+            context_tokens=self._recording.context_tokens,
+            question="who built the lighthouse?",
+            mode=Mode.KV_BF16,
+            retention=1.0,
+            deadline_s=self._script.deadline_s,
+            sampling=SamplingOptions(max_tokens=1),
+            round_trip_s=self._script.round_trip_s,
+            offers=(small,) if lies else offers,
+        )
+
+
+def _options() -> SessionOptions:
+    return SessionOptions(
+        tenant=DEFAULT_TENANT,
+        send_policy=SendPolicy(chunk_bytes=CHUNK_BYTES),
+        timeouts=EdgeTimeouts(resume_window_s=0.0),
+        lookahead_bytes=LOOKAHEAD_BYTES,
+    )
+
+
+def _begin(agent: str) -> float:
+    """Says that it is attached; the answer is the instant that the script's times count from."""
+    _say({"attached": agent})
+    return float(json.loads(sys.stdin.readline())["begins_s"])
+
+
+def _say(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+async def _play(script: ReplayScript) -> None:
+    """Channels belong to the loop that runs when they are made."""
+    await ReplayAgent(script).run()
+
+
+def main() -> None:
+    """Reads the script and plays it."""
+    facts = json.loads(sys.stdin.readline())
+    facts["begins_s"] = tuple(facts["begins_s"])
+    uvloop.run(_play(ReplayScript(**facts)))
+
+
+if __name__ == "__main__":
+    main()
