@@ -31,7 +31,7 @@ CACHEGEN_LAYER_THIRDS: Final = (0.5, 1.0, 1.5)
 CACHEGEN_BINS: Final = (0.25, 0.5, 1.0)
 TABLE_ENTRY_BYTES: Final = 1.5
 """Charged for each symbol that occurs in a table that travels with the payload."""
-TRANSFORM_LEVELS: Final = (0, 4, 8, 12, 14, 16, 18, 20)
+TRANSFORM_LEVELS: Final = (0, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
 PROBE_LEVEL: Final = 14
 
 

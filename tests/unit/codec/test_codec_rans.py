@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scout_core.codec.rans import (
-    LANES,
-    LOWEST_STATE,
     STATE_BYTES,
     TOTAL,
     RansModels,
@@ -20,6 +16,7 @@ from scout_core.codec.rans import (
     normalised,
 )
 from scout_core.errors import CodecError
+from tests.unit.codec.entropy_definition import defined_stream
 
 WEIGHTS = np.array([[1000, 200, 50, 3, 1], [1, 1, 1, 1, 1], [5, 0, 0, 0, 0], [1, 0, 9, 0, 4000]])
 FREQUENCIES = np.stack([normalised(row) for row in WEIGHTS.astype(np.int64)])
@@ -35,22 +32,6 @@ def drawn(seed: int, rows: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(symbols, dtype=np.uint8).reshape(rows, length), models
 
 
-def defined_stream(symbols: np.ndarray, models: np.ndarray) -> bytes:
-    """The stream by the textbook's arithmetic, in Python's integers: the format's definition."""
-    states = [LOWEST_STATE] * LANES
-    words: list[int] = []
-    for row, model in reversed(list(enumerate(models.tolist()))):
-        frequencies = FREQUENCIES[model].astype(int).tolist()
-        for index, symbol in reversed(list(enumerate(symbols[row].tolist()))):
-            state, frequency = states[index % LANES], frequencies[symbol]
-            if state >= frequency << 20:
-                words.append(state & 0xFFFF)
-                state >>= 16
-            start = sum(frequencies[:symbol])
-            states[index % LANES] = state // frequency * TOTAL + state % frequency + start
-    return struct.pack(f"<{LANES}I{len(words)}H", *states, *reversed(words))
-
-
 @given(st.integers(0, 2**32 - 1), st.integers(0, 9), st.integers(1, 40))
 def test_any_symbols_survive(seed: int, rows: int, length: int) -> None:
     symbols, models = drawn(seed, rows, length)
@@ -61,7 +42,7 @@ def test_any_symbols_survive(seed: int, rows: int, length: int) -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 40))
 def test_the_stream_is_the_defined_one_bit_for_bit(seed: int, rows: int, length: int) -> None:
     symbols, models = drawn(seed, rows, length)
-    assert encode_rows(symbols, models, CODER) == defined_stream(symbols, models)
+    assert encode_rows(symbols, models, CODER) == defined_stream(symbols, models, FREQUENCIES)
 
 
 @given(st.lists(st.integers(1, 4095), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
