@@ -38,6 +38,7 @@ from scout_core.codec.base import (
     not_finite,
 )
 from scout_core.codec.finite import is_finite
+from scout_core.codec.fixed_widths import pack_rows, packed_bytes, unpack_rows
 from scout_core.codec.groups import INT8_GROUPS
 from scout_core.codec.integer_product import integer_product
 from scout_core.codec.rans import decode_rows, encode_rows
@@ -73,7 +74,10 @@ class TransformCodec:
 
     @classmethod
     def at(cls, basis: TransformBasis, level: int, positions: Sequence[int]) -> TransformCodec:
-        """Binds a basis to a level (0 finest, each 4 double the step) and absolute positions.
+        """Binds a basis to a level and absolute positions.
+
+        Levels 0 (finest) to 31 are entropy-coded, each 4 double the step; 32 + k are fixed, with
+        (k + 1) / 8 bits an element.
 
         Raises:
             CodecError: level or positions out of range.
@@ -158,9 +162,14 @@ class TransformCodec:
         rows = self._rows(words, stream, tile, origin_of)
         forward = plan.forward[stream]
         values = (forward @ rows.to(forward.dtype).T).float().numpy()
+        if plan.is_fixed:
+            return self._packed(values, stream)
         symbols = np.empty(values.shape, dtype=np.uint8)
         scale = np.float32(1 / plan.step)
-        escapes = np.empty(int(kernels.quantise(values, scale, symbols)), dtype="<i4")
+        found = int(kernels.quantise(values, scale, symbols))
+        if found < 0:
+            raise CodecError("transform: the cache is too large; send it as raw_bf16.")
+        escapes = np.empty(found, dtype="<i4")
         if escapes.size:
             kernels.collect_escapes(values, scale, symbols, escapes)
         return Piece(escapes, encode_rows(symbols, plan.classes[stream], self.basis.coder))
@@ -189,16 +198,11 @@ class TransformCodec:
         plan, stream = planned
         kind, group = divmod(stream, self.basis.groups)
         count = tile.stop - tile.start
-        symbols = decode_rows(piece.coded, plan.classes[stream], count, self.basis.coder)
-        values = np.empty(symbols.shape, dtype=np.float32)
-        shifts, scales = plan.shifts[stream], plan.scales[stream]
-        met = kernels.dequantise(symbols, shifts, scales, piece.escapes, values)
-        if int(met) != piece.escapes.size:
-            raise CodecError("transform: escapes announced and escapes sent differ.")
-        planes = np.empty((symbols.shape[0], 2, count), dtype=np.int8)
+        values = self._coefficients(piece, plan, stream, count)
+        planes = np.empty((len(values), 2, count), dtype=np.int8)
         units = np.empty(count, dtype=np.float32)
         kernels.split_planes(values, planes, units)
-        integers = self.basis.integers[kind, group, :, : symbols.shape[0]]
+        integers = self.basis.integers[kind, group, :, : len(values)]
         both = torch.from_numpy(planes).reshape(-1, 2 * count).T
         sums = integer_product(both, integers.T)
         kernels.scatter_rows(
@@ -208,6 +212,37 @@ class TransformCodec:
             words,
             self._place(stream, tile),
         )
+
+    def _packed(self, values: NDArray[np.float32], stream: int) -> Piece:
+        """A piece of fixed widths."""
+        widths, steps = self._plan.classes[stream], self._plan.fixed_steps[stream]
+        packed = np.empty(packed_bytes(widths, values.shape[1]), dtype=np.uint8)
+        if not pack_rows(values, steps, widths, packed):
+            raise CodecError("transform: the cache is too large; send it as raw_bf16.")
+        return Piece(np.empty(0, dtype=np.int32), packed.tobytes())
+
+    def _coefficients(
+        self, piece: Piece, plan: TransformPlan, stream: int, count: int
+    ) -> NDArray[np.float32]:
+        """A piece's coefficients ``[sent, positions]``, in units of the basis' integers.
+
+        Raises:
+            CodecError: the piece is not one.
+        """
+        sent = plan.classes[stream]
+        values = np.empty((sent.size, count), dtype=np.float32)
+        if plan.is_fixed:
+            if piece.escapes.size or len(piece.coded) != packed_bytes(sent, count):
+                raise CodecError("transform: a piece of fixed widths has another size.")
+            packed = np.frombuffer(piece.coded, dtype=np.uint8)
+            unpack_rows(packed, plan.fixed_scales[stream], sent, values)
+            return values
+        symbols = decode_rows(piece.coded, sent, count, self.basis.coder)
+        shifts, scales = plan.shifts[stream], plan.scales[stream]
+        met = kernels.dequantise(symbols, shifts, scales, piece.escapes, values)
+        if int(met) != piece.escapes.size:
+            raise CodecError("transform: escapes announced and escapes sent differ.")
+        return values
 
     def _frame(self, stream: int, origin_of: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
         """What the rows of a stream are turned by and measured from, for the loops."""

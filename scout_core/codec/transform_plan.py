@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from scout_core.codec.fixed_widths import STEPS, allocated_widths
 from scout_core.codec.rans import TOTAL
 from scout_core.codec.transform_basis import TransformBasis, classes_of
 
 LEVELS_PER_OCTAVE: Final = 4
+FIRST_FIXED_LEVEL: Final = 32
+"""From here on levels are eighths of a bit an element, from one eighth to ``LEVELS``'s eight."""
 LOWEST_SENT_CLASS: Final = 4
 """Coefficients that vary less than half a step (class 4) are not sent. Against a quarter of a step
 that leaves out a quarter of the arithmetic, and at equal size the error is 1 to 3 % smaller."""
@@ -37,15 +40,41 @@ class TransformPlan:
     level: int
     step: float
     classes: list[NDArray[np.uint8]]
-    """The entropy model of each sent coefficient; they are the first ones of the group."""
+    """The entropy model of each sent coefficient, which are the first ones of the group; at fixed
+    levels, its number of bits."""
 
     @classmethod
     def of(cls, basis: TransformBasis, level: int) -> TransformPlan:
         """The plan of a level."""
+        if level >= FIRST_FIXED_LEVEL:
+            eighths = level - FIRST_FIXED_LEVEL + 1
+            deviations = basis.deviations.reshape(-1).numpy()
+            widths = allocated_widths(deviations, deviations.size * eighths // 8)
+            rows = widths.reshape(-1, basis.width)
+            sent = [row[: int((row > 0).sum())].astype(np.uint8) for row in rows]
+            return cls(basis, level, basis.finest_step, sent)
         step = step_at(basis, level)
         classes = classes_of(basis.deviations, step).reshape(-1, basis.width).numpy()
         sent = [row[: int((row >= LOWEST_SENT_CLASS).sum())].astype(np.uint8) for row in classes]
         return cls(basis, level, step, sent)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether coefficients have fixed numbers of bits, and no entropy coder."""
+        return self.level >= FIRST_FIXED_LEVEL
+
+    @cached_property
+    def fixed_steps(self) -> list[NDArray[np.float32]]:
+        """At fixed levels: each sent coefficient's own step."""
+        deviations = self.basis.deviations.reshape(-1, self.basis.width).numpy()
+        table = np.array(STEPS, dtype=np.float32)
+        return [deviations[i, : row.size] * table[row] for i, row in enumerate(self.classes)]
+
+    @cached_property
+    def fixed_scales(self) -> list[NDArray[np.float32]]:
+        """At fixed levels: what a step adds to a row, per unit of the basis' integers."""
+        scales = self.basis.scales.reshape(-1, self.basis.width).numpy()
+        return [step * scales[i, : step.size] for i, step in enumerate(self.fixed_steps)]
 
     @property
     def streams(self) -> int:
@@ -74,7 +103,9 @@ class TransformPlan:
 
     @cached_property
     def bits_per_position(self) -> float:
-        """Entropy of the models of all sent coefficients."""
+        """Entropy of the models of all sent coefficients, or their fixed bits."""
+        if self.is_fixed:
+            return float(sum(int(widths.sum()) for widths in self.classes))
         used = self.basis.frequencies.astype(np.float64) / TOTAL
         entropies = -(used * np.log2(np.where(used > 0, used, 1.0))).sum(axis=1)
         return float(sum(entropies[classes].sum() for classes in self.classes))

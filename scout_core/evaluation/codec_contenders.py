@@ -31,6 +31,8 @@ CACHEGEN_LAYER_THIRDS: Final = (0.5, 1.0, 1.5)
 CACHEGEN_BINS: Final = (0.25, 0.5, 1.0)
 TABLE_ENTRY_BYTES: Final = 1.5
 """Charged for each symbol that occurs in a table that travels with the payload."""
+FIXED_LEVELS: Final = (52, 56, 57)
+"""Without entropy coder, at 2⅝, 3⅛ and 3¼ bits an element."""
 TRANSFORM_LEVELS: Final = (0, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
 PROBE_LEVEL: Final = 14
 
@@ -62,6 +64,8 @@ def contenders(basis: TransformBasis | None) -> Iterator[Contender]:
     if basis is not None:
         for level in TRANSFORM_LEVELS:
             yield Contender(f"transform_{level:02d}", "ours", _transformed(basis, level))
+        for level in FIXED_LEVELS:
+            yield Contender(f"transform_fixed_{level}", "ours", _transformed(basis, level))
     for bits in (8, 4):
         yield Contender(f"plain_int{bits}", "peer", _plain(bits))
     for bits in (4, 2):

@@ -63,9 +63,10 @@ def targets() -> Iterator[Target]:
     for codec in (INT8_GROUPS, INT4_GROUPS):
         seeds = tuple(map(codec.encode, wide))
         yield Target(f"{codec.name}_compiled", seeds, finite_with(codec, COMPILED_GEOMETRY))
-    transform = TransformCodec.at(random_basis(), 6, range(POSITIONS))
-    seeds = tuple(map(transform.encode, caches[:2]))
-    yield Target(transform.name, seeds, finite_with(transform, GEOMETRY))
+    for name, level in (("transform", 6), ("transform_fixed", 56)):
+        transform = TransformCodec.at(random_basis(), level, range(POSITIONS))
+        seeds = tuple(map(transform.encode, caches[:2]))
+        yield Target(name, seeds, finite_with(transform, GEOMETRY))
 
     def is_sorted(payload: bytes) -> bool:
         found = decode_positions(payload, UNIVERSE, KEPT)

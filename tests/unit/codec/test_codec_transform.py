@@ -133,6 +133,22 @@ def test_threads_do_not_change_a_bit() -> None:
     assert torch.equal(codec.decode(payload, GEOMETRY, 300), alone)
 
 
+def test_fixed_levels_take_the_bits_they_say_and_more_bits_lessen_the_error() -> None:
+    positions = range(4, 260)
+    kv = synthetic(positions, 63)
+    errors: list[float] = []
+    for eighths in (8, 16, 24, 32):
+        codec = TransformCodec.at(BASIS, 31 + eighths, positions)
+        payload = codec.encode(kv)
+        assert len(payload) <= kv.numel() * eighths / 64 + 200
+        errors.append(relative_error(kv, codec.decode(payload, GEOMETRY, len(positions))))
+        for damaged in (payload[:-1], payload + b"\0"):
+            with pytest.raises(CodecError):
+                codec.decode(damaged, GEOMETRY, len(positions))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.05
+
+
 def test_outliers_survive_as_escapes() -> None:
     kv = synthetic(range(40), 55)
     kv[2, 0, 1, 20] = 500.0
