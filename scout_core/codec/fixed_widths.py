@@ -2,8 +2,9 @@
 
 Owns the rate allocation of the ``transform`` codec's fixed levels, and the bits. Each next bit goes
 to the coefficient whose error it lowers most (reverse water-filling in whole bits), under the
-errors of uniform quantisers for Laplace densities (Jayant and Noll, Digital Coding of Waveforms,
-table 4.x of optimal uniform quantisers). Knows neither models nor entropy coding.
+errors of the best uniform quantisers of Laplace densities (as tabulated in Jayant and Noll, Digital
+Coding of Waveforms, chapter 4; the last two widths are extrapolated). Knows neither models nor
+entropy coding.
 """
 
 # numba types are unknown to the type checker inside compiled functions
@@ -54,7 +55,7 @@ def pack_rows(values, steps, widths, packed):
         held, bits = np.uint64(0), np.int64(0)
         for index in range(values.shape[1]):
             level = np.floor(np.float32(values[row, index] * scale))
-            is_number &= level == level
+            is_number &= not np.isnan(level)
             level = min(max(level, lowest), highest)
             code = np.uint64(np.int64(level - lowest))
             held |= np.uint64(code << np.uint64(bits))
