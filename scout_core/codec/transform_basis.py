@@ -104,7 +104,8 @@ class TransformBasis:
     @cached_property
     def forward(self) -> torch.Tensor:
         """float32 ``[2, groups, width, width]``: elements to coefficients."""
-        return torch.linalg.inv(self.inverse.double()).float()
+        # torch 2.13's own inverse fails on stacked matrices after torch.set_num_threads(2)
+        return torch.from_numpy(np.linalg.inv(self.inverse.double().numpy())).float()
 
     @cached_property
     def forward_bf16(self) -> torch.Tensor:
