@@ -24,6 +24,7 @@ from edge_agent.host import EdgeHost
 from edge_agent.payload import PayloadSource
 from edge_agent.planning import Plan, Planner, Question, requested_execution
 from edge_agent.steering import Steering
+from scout_core.control.forecast import TransferForecast
 from scout_core.control.offers import CloudContext
 from scout_core.control.policies import policy_named
 from scout_core.errors import PeerUnavailableError, UnknownContextError
@@ -74,6 +75,8 @@ class _Attempt:
     view: CloudView
     client: SessionClient
     source: PayloadSource
+    forecast: TransferForecast
+    """Of the link, when the attempt began."""
     outcomes: asyncio.Queue[Outcome | None]
     guidance: Guidance | None = None
     """Where the uplink is scheduled and the caller leaves the choice."""
@@ -152,7 +155,7 @@ class RequestRun:
             self._channel,
             self._session_options(view),
             on_outcome,
-            self._host.estimator.observe,
+            self._host.estimator,
         )
         machine = client.machine
         steering = Steering(
@@ -165,7 +168,8 @@ class RequestRun:
             guidance,
         )
         source = PayloadSource(self._host, self._question, plan, steering)
-        return _Attempt(plan, view, client, source, outcomes, guidance)
+        forecast = self._host.estimator.forecast(time.monotonic(), self._attachment.round_trip_s)
+        return _Attempt(plan, view, client, source, forecast, outcomes, guidance)
 
     def _is_guided(self, view: CloudView) -> bool:
         """Whether the cloud's scheduler may choose: the caller and the operator forced nothing."""
@@ -198,6 +202,7 @@ class RequestRun:
                         # An empty answer is complete when its end arrives.
                         self._ttft_s = self._ttft_s or self._elapsed_s()
                         self._note_computed(attempt.source.plan, summary)
+                        self._note_transfer(attempt)
                         yield self._finished(attempt, summary)
             await running
         finally:
@@ -286,6 +291,17 @@ class RequestRun:
             return
         if summary.execution is Execution.EVICT:
             self._note_context(CloudContext.KV)
+
+    def _note_transfer(self, attempt: _Attempt) -> None:
+        """Where the transfer's time fell in its forecast corrects the later ones.
+
+        Not after a resume: the time of an outage is not the link's, and it is not known.
+        """
+        client = attempt.client
+        if client.measurements.resumes == 0 and client.machine.unacked_bytes == 0:
+            self._host.estimator.settle(
+                attempt.forecast, client.payload_bytes, client.measurements.busy_s
+            )
 
     def _selector(self, plan: Plan) -> str:
         if plan.offer.retention >= 1.0:

@@ -74,6 +74,8 @@ class AckTracker:
         self._window_bytes = resume_offset
         self._window_start_s: float | None = None
         self._burst_started_s = 0.0
+        self._busy_from_s = 0.0
+        self._busy_s = 0.0
         self._heard_s = 0.0
         self._presumed_bytes = resume_offset
         self._credit_blocked = False
@@ -84,6 +86,15 @@ class AckTracker:
     def in_flight_bytes(self) -> int:
         """Bytes handed to the transport and not yet acknowledged."""
         return self._sent_bytes - self._acked_bytes
+
+    @property
+    def busy_s(self) -> float:
+        """Time in which something was under way; up to the last ack that left nothing in flight.
+
+        What a forecast of the transfer's time is compared with: a sender that had nothing to send
+        for a while did not make the link slower.
+        """
+        return self._busy_s
 
     @property
     def round_trip_s(self) -> float | None:
@@ -102,7 +113,7 @@ class AckTracker:
                 "report every chunk once, in order."
             )
         if self.in_flight_bytes == 0:
-            self._burst_started_s = now
+            self._burst_started_s = self._busy_from_s = now
             self._window_start_s = None
             self._heard_s = now + (self._round_trip_s or 0.0)
         self._sent_bytes = offset_end
@@ -132,6 +143,8 @@ class AckTracker:
         known_round_trip_s = self._round_trip_s
         self._acked_bytes = received_bytes
         self._heard_s = now
+        if self.in_flight_bytes == 0:
+            self._busy_s += max(0.0, now - self._busy_from_s)
         self._note_round_trip(received_bytes, now)
         clock_s = arrival_us * MICROSECOND if arrival_us else now
         if self._window_start_s is None:

@@ -160,6 +160,10 @@ class GoodputEstimator:
             correction=self._coverage.curve(),
         )
 
+    def expected_bytes_per_s(self, now: float) -> float:
+        """The median of what is believed of the link at ``now``."""
+        return self.forecast(now).median_bytes_per_s
+
     def _beliefs(self) -> Iterator[RateBelief]:
         for index, (opinion, trust) in enumerate(
             zip(self._experts.opinions(), self._experts.trust, strict=True)

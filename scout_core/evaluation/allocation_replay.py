@@ -24,6 +24,7 @@ import grpc
 import uvloop
 from scout.v1 import control_pb2
 
+from scout_core.control.estimator import GoodputEstimator
 from scout_core.errors import ScoutError
 from scout_core.evaluation.allocation_recording import Recording
 from scout_core.modes import AgentId, Mode, ModelFingerprint, SessionId
@@ -182,7 +183,7 @@ class ReplayAgent:
                 case actions.Complete():
                     pass
 
-        client = SessionClient(self._data, _options(), note, lambda _: None)
+        client = SessionClient(self._data, _options(), note, GoodputEstimator())
         payload = self._items(parameters, accepted, outcome, lies=lies)
         try:
             await client.run(parameters, payload)

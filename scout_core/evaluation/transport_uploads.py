@@ -18,6 +18,7 @@ from typing import Final
 
 from scout.v1 import transport_pb2, transport_pb2_grpc
 
+from scout_core.control.estimator import GoodputEstimator
 from scout_core.errors import PeerUnavailableError
 from scout_core.evaluation.transport_payload import MIB, Payload
 from scout_core.evaluation.transport_sink import COUNT_BYTES
@@ -69,7 +70,7 @@ async def upload_by_session(path: SessionPath, payload: Payload) -> SessionUploa
     channel = open_channel(path.address, ChannelRole.DATA)
     try:
         await asyncio.wait_for(channel.channel_ready(), CONNECT_TIMEOUT_S)
-        client = SessionClient(channel, _options(), _ignore, _ignore)
+        client = SessionClient(channel, _options(), _ignore, GoodputEstimator())
         measured = client.measurements
 
         def forget_peak() -> None:
@@ -187,4 +188,4 @@ def _parameters(payload: Payload, round_trip_s: float) -> OpenParameters:
 
 
 def _ignore(_: object) -> None:
-    """The study looks at the client's measurements afterwards."""
+    """Outcomes say nothing the measurements do not."""

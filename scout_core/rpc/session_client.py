@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 import structlog
@@ -46,11 +46,25 @@ QUIET_S: Final = 2.0
 not waited for at the end."""
 FINAL_CODES: Final = frozenset({"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 """Transport statuses that a new stream cannot heal."""
+SILENCE_POLL_S: Final = 0.1
+"""How often a session with bytes under way asks what it means that no ack comes."""
 
 PayloadItem = bytes | events.ModeSwitched
 """An encoded block, or the news that the following ones are coded otherwise."""
 Outcome = actions.SessionAccepted | actions.DeliverToken | actions.Complete
 log = structlog.get_logger("scout.rpc.session")
+
+
+class LinkObserver(Protocol):
+    """What learns of the link from a session's acks (``scout_core.control.estimator``)."""
+
+    def observe(self, sample: TransferSample) -> object:
+        """Takes a goodput observation."""
+        ...
+
+    def expected_bytes_per_s(self, now: float) -> float:
+        """What the link is believed to carry."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,8 @@ class SessionMeasurements:
     last_acked_s: float | None = None
     resumes: int = 0
     """Streams that took the place of a lost one and were accepted."""
+    busy_s: float = 0.0
+    """Time in which payload was under way on the session's latest stream."""
     peak_unacked_bytes: int = 0
     """Largest backlog (sent − acked) so far; whoever wants it from some moment on sets it to 0."""
 
@@ -106,7 +122,7 @@ class SessionClient:
         channel: the data channel.
         options: shared by the agent's sessions.
         on_outcome: receives acceptance, tokens and the summary, in order.
-        on_sample: receives goodput observations.
+        link: receives goodput observations.
     """
 
     def __init__(
@@ -114,7 +130,7 @@ class SessionClient:
         channel: grpc.aio.Channel,
         options: SessionOptions,
         on_outcome: Callable[[Outcome], None],
-        on_sample: Callable[[TransferSample], object],
+        link: LinkObserver,
     ) -> None:
         self.measurements = SessionMeasurements()
         self.machine = EdgeSession(options.send_policy, options.timeouts)
@@ -123,7 +139,7 @@ class SessionClient:
         self._channel = channel
         self._options = options
         self._on_outcome = on_outcome
-        self._on_sample = on_sample
+        self._link = link
         self._inbox: BoundedQueue[_Arrival] = BoundedQueue(INBOX_BYTES)
         self._room = asyncio.Event()
         self._stream: _Stream | None = None
@@ -151,9 +167,10 @@ class SessionClient:
             self._connect()
             self._post(events.Start(parameters))
             while self.machine.is_open:
-                arrival = await self._inbox.get_until(self.machine.next_deadline())
+                arrival = await self._inbox.get_until(self._next_look())
                 for action in self._advance(arrival):
                     await self._perform(action)
+                self._note_silence()
                 self._make_room()
                 self._pull()
                 if feeding.done():
@@ -251,8 +268,26 @@ class SessionClient:
     def _note_ack(self, ack: events.Acked, now: float) -> None:
         self.measurements.last_acked_s = now
         sample = self._tracker.on_ack(ack.received_bytes, now, ack.arrival_us)
+        self.measurements.busy_s = self._tracker.busy_s
         if sample is not None:
-            self._on_sample(sample)
+            self._link.observe(sample)
+
+    def _next_look(self) -> float | None:
+        """When the loop looks at its clock, if nothing comes before."""
+        due = self.machine.next_deadline()
+        if self._tracker.in_flight_bytes == 0:
+            return due
+        look = time.monotonic() + SILENCE_POLL_S
+        return look if due is None else min(due, look)
+
+    def _note_silence(self) -> None:
+        """A link that was believed fast and brings no ack is news before the ack comes."""
+        if self._tracker.in_flight_bytes == 0:
+            return
+        now = time.monotonic()
+        sample = self._tracker.on_silence(now, self._link.expected_bytes_per_s(now))
+        if sample is not None:
+            self._link.observe(sample)
 
     def _next_message(self, stream: _Stream) -> bytes | None:
         """The payload's next message, which the writer of ``stream`` is about to write."""

@@ -158,3 +158,13 @@ def test_a_pause_of_the_sender_is_no_silence() -> None:
     tracker = in_flight()
     tracker.on_ack(2 * CHUNK, 0.2)
     assert tracker.on_silence(60.0, 1e6) is None
+
+
+def test_busy_time_leaves_out_the_pauses_of_the_sender() -> None:
+    tracker = in_flight()
+    assert tracker.busy_s == 0.0
+    tracker.on_ack(2 * CHUNK, 0.2)
+    assert tracker.busy_s == pytest.approx(0.2)
+    tracker.on_sent(3 * CHUNK, 5.0)
+    tracker.on_ack(3 * CHUNK, 5.1)
+    assert tracker.busy_s == pytest.approx(0.3)
