@@ -4,11 +4,11 @@ Owns sizes and bounds; knows no arithmetic. P positions are cut into T = ceil(P 
 covering [i·P // T, (i+1)·P // T). A payload is: level u8 (below 32: step = finest step ·
 2^(level / 4)); flags u8 (bit i: the row at absolute position i is measured from the calibrated
 sink); for every tile, kind (keys, values) and group of layers, in this order, the size of its
-piece u32; the other sink rows of the block as one ``int8_groups`` payload, if any; the pieces. A piece is: number of
-escapes u32; escapes i32, coefficient after coefficient; the symbols of the sent coefficients
-(``rans``: a row is a coefficient's positions), zero in rows already sent. Symbol s means s − 127;
-255 an escape. At levels from 32 on a piece has no escapes and, instead of symbols, codes of fixed
-widths (``fixed_widths``).
+piece u32; the other sink rows of the block as one ``int8_groups`` payload, if any; the pieces. A
+piece is: number of escapes u32; escapes i32, coefficient after coefficient; the symbols of the sent
+coefficients (``rans``: a row is a coefficient's positions), zero in rows already sent. Symbol s
+means s − 127; 255 an escape. At levels from 32 on a piece has no escapes and, instead of symbols,
+codes of fixed widths (``fixed_widths``).
 """
 
 from __future__ import annotations
