@@ -31,8 +31,8 @@ CACHEGEN_LAYER_THIRDS: Final = (0.5, 1.0, 1.5)
 CACHEGEN_BINS: Final = (0.25, 0.5, 1.0)
 TABLE_ENTRY_BYTES: Final = 1.5
 """Charged for each symbol that occurs in a table that travels with the payload."""
-FIXED_LEVELS: Final = (52, 56, 57)
-"""Without entropy coder, at 2⅝, 3⅛ and 3¼ bits an element."""
+FIXED_LEVELS: Final = (51, 54, 57)
+"""Without entropy coder, at 2½, 2⅞ and 3¼ bits an element."""
 TRANSFORM_LEVELS: Final = (0, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
 PROBE_LEVEL: Final = 14
 
