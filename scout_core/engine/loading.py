@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -25,6 +23,7 @@ from scout_core.engine.attention import ATTENTION_NAME
 from scout_core.engine.compute import choose_device, choose_dtype
 from scout_core.engine.fingerprint import model_identity, tokenizer_identity
 from scout_core.engine.gguf_conversion import convert_gguf
+from scout_core.engine.hub import HUB_ID, hub_folder
 from scout_core.engine.options import EngineOptions
 from scout_core.errors import UnknownModelError, UnsupportedModelError
 from scout_core.models.adapter import merge_adapter, read_adapter
@@ -33,8 +32,8 @@ from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
 from scout_core.modes import ModelFingerprint
 
 FAMILIES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma3_text"})
-HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES: Final = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
+FOLDER_STARTS: Final = ("/", "./", "../", "~")
+"""What makes a reference a folder whatever follows; so does a second slash."""
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the fraction of loading done before it, 0 to 1."""
@@ -118,26 +117,22 @@ def resolve(options: EngineOptions) -> ModelSource:
         model = bundled_model(reference.removeprefix(BUNDLED_PREFIX))
         folder = converted_folder(model, convert_gguf)
         return ModelSource(reference, folder, adapter_file(model), options.layers or model.layers)
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
+    # pathlib's expanduser and is_dir raise for unknown users and forbidden parents.
+    folder = Path(os.path.expanduser(reference))
+    if os.path.isdir(folder):
         return ModelSource(reference, folder, None, options.layers)
+    if reference.startswith(FOLDER_STARTS) or reference.count("/") > 1:
+        raise UnknownModelError(
+            f"The model folder {folder.absolute()} is missing or cannot be entered; correct the "
+            "path, or name a hub model (owner/name) or a bundled one (bundled:NAME).",
+            model=reference,
+        )
     if HUB_ID.fullmatch(reference):
-        return ModelSource(reference, _downloaded(reference), None, options.layers)
+        return ModelSource(reference, hub_folder(reference), None, options.layers)
     raise UnknownModelError(
         f"'{reference}' is no bundled model (bundled:NAME), no hub id (owner/name) and no folder.",
         model=reference,
     )
-
-
-def _downloaded(reference: str) -> Path:
-    try:
-        return Path(snapshot_download(reference, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UnknownModelError(
-            f"The hub model {reference} is neither stored here nor can it be downloaded: {error} "
-            "Check the name and the connection, or give a local folder.",
-            model=reference,
-        ) from error
 
 
 def _config(source: ModelSource) -> tuple[Any, int | None]:

@@ -141,19 +141,38 @@ def test_an_adapter_is_merged_into_whole_and_cut_models(
     torch.testing.assert_close(weight(), base + 0.5)
 
 
-@pytest.mark.parametrize("reference", ["bundled:nonesuch", "./nowhere/at/all", "", "no such model"])
+@pytest.mark.parametrize("reference", ["bundled:nonesuch", "", "no such model"])
 def test_a_reference_that_leads_nowhere_is_refused(reference: str) -> None:
     with pytest.raises(UnknownModelError):
         Engine.load(EngineOptions(reference, device="cpu"))
 
 
-def test_a_hub_model_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_args: object, **_options: object) -> str:
-        raise OSError("no route to host")
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "/no-such-model",
+        "/no/such/model",
+        "./nowhere",
+        "../nowhere",
+        "~/nowhere",
+        "~nobody-of-this-name/nowhere",
+        "nowhere/at/all",
+        "owner/name/",
+    ],
+)
+def test_a_missing_folder_is_named_and_no_hub_is_asked(
+    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(_reference: str) -> Path:
+        raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr("scout_core.engine.loading.snapshot_download", offline)
-    with pytest.raises(UnknownModelError, match="no route to host"):
-        Engine.load(EngineOptions("somebody/some-model", device="cpu"))
+    monkeypatch.setattr("scout_core.engine.loading.hub_folder", asked)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(UnknownModelError, match=r"folder /.* is missing") as caught:
+        Engine.load(EngineOptions(reference, device="cpu"))
+    assert caught.value.details["model"] == reference
 
 
 def test_other_families_are_refused_by_name(copied: Path) -> None:
