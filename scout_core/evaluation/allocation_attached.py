@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 from scout.v1 import control_pb2
 
-from scout_core.errors import PeerUnavailableError
+from scout_core.errors import PeerUnavailableError, ScoutError
 from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint, SessionId
 from scout_core.protocol import actions, events
 from scout_core.protocol.opening import Offer, OpenParameters
@@ -29,6 +28,7 @@ from scout_core.rpc.handlers import ATTACH_METHOD, SESSION_METHOD
 from scout_core.rpc.messages import MODE_TO_WIRE, decode
 from scout_core.rpc.options import ChannelRole
 from scout_core.rpc.session_wire import decode_cloud, encode_edge
+from scout_core.rpc.stream import StreamEnded, StreamPump
 from scout_core.rpc.tenancy import DEFAULT_TENANT, tenant_metadata
 from scout_core.sampling import SamplingOptions
 from scout_core.version import VERSION
@@ -46,6 +46,7 @@ DEADLINES_S: Final = (1.0, 2.0, 5.0)
 ATTACH_TIMEOUT_S: Final = 30.0
 SHARE_TIMEOUT_S: Final = 10.0
 ATTACHED_AT_ONCE: Final = 50
+BUFFER_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ class AttachedFleet:
     def __init__(self, address: str, plan: AttachedPlan) -> None:
         self._address = address
         self._plan = plan
-        self._channels: list[grpc.aio.Channel] = []
-        self._streams: list[grpc.aio.StreamStreamCall[Any, Any]] = []
+        self._channels: list[Any] = []
+        self._streams: list[Any] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._beats_s: dict[int, float] = {}
         self._fingerprint = ModelFingerprint("")
@@ -165,9 +166,9 @@ class AttachedFleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _attach(self, number: int) -> grpc.aio.StreamStreamCall[Any, Any]:
+    async def _attach(self, number: int) -> Any:
         channel = self._channels[2 * (number % self._plan.channels)]
-        stream: grpc.aio.StreamStreamCall[Any, Any] = channel.stream_stream(
+        stream = channel.stream_stream(
             ATTACH_METHOD, request_serializer=None, response_deserializer=None
         )(metadata=tenant_metadata(DEFAULT_TENANT))
         register = control_pb2.Register(
@@ -201,8 +202,8 @@ class AttachedFleet:
                 self._beats_s[number] = time.monotonic()
                 await stream.write(message)
 
-    async def _listen(self, number: int, stream: grpc.aio.StreamStreamCall[Any, Any]) -> None:
-        while (data := await stream.read()) is not grpc.aio.EOF:
+    async def _listen(self, number: int, stream: Any) -> None:
+        while isinstance(data := await stream.read(), bytes):
             if _response(data).WhichOneof("event") == "heartbeat_ack":
                 self._run.ack_s.append(time.monotonic() - self._beats_s[number])
 
@@ -214,18 +215,18 @@ class AttachedFleet:
         opening = encode_edge(actions.SendOpen(self._parameters(number, deadline_s)))
         sent_s = time.monotonic()
         try:
-            async with asyncio.timeout(SHARE_TIMEOUT_S):
-                await call.write(opening)
-                data = await call.read()
-            first = decode_cloud(data)[0] if isinstance(data, bytes) else None
-            if isinstance(first, events.Accepted):
+            async with StreamPump(
+                call, inbox_bytes=BUFFER_BYTES, outbox_bytes=BUFFER_BYTES
+            ) as pump:
+                await pump.send(opening)
+                first = decode_cloud(await pump.receive(SHARE_TIMEOUT_S))[0]
+                if not isinstance(first, events.Accepted):
+                    raise PeerUnavailableError("The first message was no acceptance.")
                 self._run.share_s.append(time.monotonic() - sent_s)
                 await asyncio.sleep(hold_s)
-                await call.write(encode_edge(actions.SendCancel()))
-                await call.read()  # the server has ended the session
-            else:
-                self._run.refused += 1
-        except grpc.aio.AioRpcError:
+                await pump.send(encode_edge(actions.SendCancel()))
+                await pump.flush()
+        except (StreamEnded, ScoutError):
             self._run.refused += 1
         finally:
             call.cancel()

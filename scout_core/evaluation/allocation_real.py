@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import numpy as np
 from scout.v1 import control_pb2, control_pb2_grpc
 
@@ -208,8 +207,6 @@ async def _watch(address: str, granted_bytes: dict[str, float]) -> None:
                 granted_bytes[agent.agent_id] = granted_bytes.get(agent.agent_id, 0.0) + share
             seen_s = now
             await asyncio.sleep(POLL_S)
-    except grpc.aio.AioRpcError as error:
-        raise PeerUnavailableError(f"Status of {address}: {error.details()}") from error
     finally:
         await channel.close()
 

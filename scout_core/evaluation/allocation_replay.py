@@ -20,7 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
+import structlog
 import uvloop
 from scout.v1 import control_pb2
 
@@ -39,6 +39,7 @@ from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
 from scout_core.rpc.options import ChannelRole
 from scout_core.rpc.session_client import Outcome, SessionClient, SessionOptions
 from scout_core.rpc.session_wire import encode_edge
+from scout_core.rpc.stream import StreamEnded, StreamWriter
 from scout_core.rpc.tenancy import DEFAULT_TENANT, tenant_metadata
 from scout_core.sampling import SamplingOptions
 from scout_core.version import VERSION
@@ -128,7 +129,7 @@ class ReplayAgent:
         await self._control.close()
         await self._data.close()
 
-    async def _register(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> float:
+    async def _register(self, call: Any) -> float:
         register = control_pb2.Register(
             agent_id=self._script.agent,
             version=VERSION,
@@ -140,7 +141,7 @@ class ReplayAgent:
         registered = decode(control_pb2.AttachResponse, data if isinstance(data, bytes) else b"")
         return registered.registered.heartbeat_interval.ToMilliseconds() / 1_000
 
-    async def _beat(self, call: grpc.aio.StreamStreamCall[Any, Any], interval_s: float) -> None:
+    async def _beat(self, call: Any, interval_s: float) -> None:
         sequence = 0
         while True:
             await asyncio.sleep(interval_s)
@@ -148,7 +149,7 @@ class ReplayAgent:
             beat = control_pb2.Heartbeat(sequence=sequence)
             await call.write(control_pb2.AttachRequest(heartbeat=beat).SerializeToString())
 
-    async def _listen(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+    async def _listen(self, call: Any) -> None:
         while isinstance(data := await call.read(), bytes):
             response = decode(control_pb2.AttachResponse, data)
             mode = MODE_FROM_WIRE.get(response.grant.mode)
@@ -222,15 +223,18 @@ class ReplayAgent:
             SESSION_METHOD, request_serializer=None, response_deserializer=None
         )(metadata=tenant_metadata(DEFAULT_TENANT))
         ends_s = time.monotonic() + FLOOD_S
+        checksum = chunk_checksum(FLOOD_CHUNK)
         try:
-            await call.write(encode_edge(actions.SendOpen(self._parameters(lies=False))))
-            while time.monotonic() < ends_s:
-                checksum = chunk_checksum(FLOOD_CHUNK)
-                chunk = actions.SendChunk(outcome.payload_bytes, FLOOD_CHUNK, checksum)
-                await call.write(encode_edge(chunk))
-                outcome.payload_bytes += len(FLOOD_CHUNK)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            outcome.error = type(error).__name__
+            async with StreamWriter(call) as writer:
+                await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
+                while time.monotonic() < ends_s:
+                    chunk = actions.SendChunk(outcome.payload_bytes, FLOOD_CHUNK, checksum)
+                    await writer.send(encode_edge(chunk))
+                    outcome.payload_bytes += len(FLOOD_CHUNK)
+        except StreamEnded:
+            outcome.error = "ENDED"
+        except ScoutError as error:
+            outcome.error = error.reason
         call.cancel()
         return outcome
 
@@ -279,7 +283,8 @@ async def _play(script: ReplayScript) -> None:
 
 
 def main() -> None:
-    """Reads the script and plays it."""
+    """Reads the script and plays it; standard output is for its caller alone."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     facts = json.loads(sys.stdin.readline())
     facts["begins_s"] = tuple(facts["begins_s"])
     uvloop.run(_play(ReplayScript(**facts)))
