@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -16,15 +15,20 @@ from scout.v1 import control_pb2, inference_pb2
 from edge_agent.attachment import Attachment
 from edge_agent.host import EdgeHost, StoredEdgeContext
 from edge_agent.planning import Question
-from edge_agent.request_run import RequestResult, RequestRun
+from edge_agent.recent_requests import (
+    OUTCOME_CANCELLED,
+    OUTCOME_OK,
+    RecentRequests,
+    RequestResult,
+)
+from edge_agent.request_run import RequestRun
 from scout_core.errors import (
     DrainingError,
     OverloadedError,
     ScoutError,
     UnknownModelError,
 )
-from scout_core.modes import ContextHash
-from scout_core.rpc.messages import MODE_TO_WIRE
+from scout_core.modes import ContextHash, Mode
 from scout_core.rpc.registration import model_message
 from scout_core.rpc.requests import (
     ContextReference,
@@ -34,7 +38,6 @@ from scout_core.rpc.requests import (
 )
 from scout_core.version import VERSION
 
-REMEMBERED_REQUESTS: Final = 16
 RETRY_AFTER_S: Final = 1.0
 Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger("scout.edge.inference")
@@ -49,7 +52,7 @@ class InferenceServicer:
         self._host = host
         self._attachment = attachment
         self._channel = data_channel
-        self._results: deque[RequestResult] = deque(maxlen=REMEMBERED_REQUESTS)
+        self._recent = RecentRequests()
         self.draining = False
         self.idle = asyncio.Event()
         self.idle.set()
@@ -74,23 +77,25 @@ class InferenceServicer:
         """Answers one question through the cloud."""
         del context
         arrived_s = time.monotonic()
-        parameters = validate_generate(request)
-        self._admit()
-        self._check_model(parameters)
-        key, stored = self._resolve(parameters.context)
-        deadline_s = parameters.deadline_s or self._host.settings.default_deadline_s
-        question = Question(parameters, key, stored, deadline_s, arrived_s)
-        run = RequestRun(self._host, self._attachment, self._channel, question)
-        self._begin()
+        run: RequestRun | None = None
+        outcome = ScoutError.reason  # what a caller is told of a crash
         try:
+            run = self._begin(validate_generate(request), arrived_s)
             async with aclosing(run.responses()) as responses:
                 async for response in responses:
                     yield response
+            outcome = OUTCOME_OK
         except ScoutError as error:
-            error.details.setdefault("session", run.session_id)
+            outcome = error.reason
+            if run is not None:
+                error.details.setdefault("session", run.session_id)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            # A caller that has the whole answer may go without reading the end of the stream.
+            outcome = OUTCOME_OK if run is not None and run.answered else OUTCOME_CANCELLED
             raise
         finally:
-            self._end(run)
+            self._recent.add(RequestResult(outcome) if run is None else self._end(run, outcome))
 
     async def get_status(
         self, request: control_pb2.GetStatusRequest, context: Context
@@ -113,7 +118,7 @@ class InferenceServicer:
                     round_trip_s=attachment.round_trip_s,
                     sample_age_s=host.estimator.sample_age_s(now),
                 ),
-                last_requests=[_summary(result) for result in reversed(self._results)],
+                last_requests=self._recent.summaries(),
                 requests_in_flight=attachment.activity.requests_in_flight,
                 profile=host.profile_name,
             )
@@ -146,42 +151,43 @@ class InferenceServicer:
             return reference.context_hash, stored
         return self._host.put_context(reference.text or "")
 
-    def _begin(self) -> None:
+    def _begin(self, parameters: GenerateParameters, arrived_s: float) -> RequestRun:
+        """Admits a request, which is in flight from here on.
+
+        Raises:
+            ScoutError: it is refused.
+        """
+        self._admit()
+        self._check_model(parameters)
+        key, stored = self._resolve(parameters.context)
+        deadline_s = parameters.deadline_s or self._host.settings.default_deadline_s
+        question = Question(parameters, key, stored, deadline_s, arrived_s)
+        run = RequestRun(self._host, self._attachment, self._channel, question)
         self._attachment.activity.requests_in_flight += 1
         self.idle.clear()
+        return run
 
-    def _end(self, run: RequestRun) -> None:
+    def _end(self, run: RequestRun, outcome: str) -> RequestResult:
         activity = self._attachment.activity
         activity.requests_in_flight -= 1
         if activity.requests_in_flight == 0:
             self.idle.set()
-        if run.result is not None:
-            self._results.append(run.result)
-            activity.last_mode = run.result.mode
-            _log_result(run.result)
+        result = run.result(outcome)
+        if outcome == OUTCOME_OK and result.mode is not None:
+            activity.last_mode = result.mode
+            _log_answered(result, result.mode)
+        return result
 
 
-def _log_result(result: RequestResult) -> None:
-    """The one canonical line of a request."""
+def _log_answered(result: RequestResult, mode: Mode) -> None:
+    """The one canonical line of an answered request; a failed one has its call's."""
     log.info(
         "request_finished",
         session=result.session_id,
-        mode=result.mode.value,
+        mode=mode.value,
         retention=result.retention,
         payload_bytes=result.payload_bytes,
         ttft_s=round(result.ttft_s, 4),
         deadline_s=result.deadline_s,
         deadline_met=result.ttft_s <= result.deadline_s,
-    )
-
-
-def _summary(result: RequestResult) -> control_pb2.RequestSummary:
-    return control_pb2.RequestSummary(
-        session_id=result.session_id,
-        mode=MODE_TO_WIRE[result.mode],
-        retention=result.retention,
-        payload_bytes=result.payload_bytes,
-        ttft_s=result.ttft_s,
-        deadline_s=result.deadline_s,
-        outcome=result.outcome,
     )

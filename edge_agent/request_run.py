@@ -23,6 +23,7 @@ from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.payload import PayloadSource
 from edge_agent.planning import Plan, Planner, Question, requested_execution
+from edge_agent.recent_requests import RequestResult
 from edge_agent.steering import Steering
 from scout_core.control.forecast import TransferForecast
 from scout_core.control.offers import CloudContext
@@ -52,19 +53,6 @@ CONTEXT_STATES = {
     ContextState.TOKENS: CloudContext.TOKENS,
     ContextState.KV: CloudContext.KV,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RequestResult:
-    """What is remembered of a finished request, for status."""
-
-    session_id: SessionId
-    mode: Mode
-    retention: float
-    payload_bytes: int
-    ttft_s: float
-    deadline_s: float
-    outcome: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +90,8 @@ class RequestRun:
             question.arrived_s + question.deadline_s, host.settings.overdue_grace_s
         )
         self._ttft_s = 0.0
-        self.result: RequestResult | None = None
+        self._latest: _Attempt | None = None
+        self.answered = False
 
     async def responses(self) -> AsyncGenerator[inference_pb2.GenerateResponse]:
         """Started, tokens, finished.
@@ -115,7 +104,7 @@ class RequestRun:
         plan = self._plan(view)
         yield self._started(plan, view)
         while True:
-            attempt = self._attempt(plan, view)
+            attempt = self._latest = self._attempt(plan, view)
             try:
                 async with aclosing(self._serve(attempt)) as responses:
                     async for response in responses:
@@ -125,6 +114,7 @@ class RequestRun:
                 self._question = self._attempts.again(
                     error, client.measurements, client.payload_bytes
                 )
+                self._latest = None  # among the earlier attempts now
                 log.info("request_asked_again", session=self.session_id, reason=error.reason)
                 # Whatever we believed it holds: send the tokens this time.
                 self._note_context(CloudContext.ABSENT)
@@ -134,6 +124,24 @@ class RequestRun:
                 plan = self._plan(view)
             else:
                 return
+
+    def result(self, outcome: str) -> RequestResult:
+        """What status remembers of the request if it ends now."""
+        latest, deadline_s = self._latest, self._question.deadline_s
+        payload_bytes = self._attempts.payload_bytes
+        if latest is None:
+            return RequestResult(
+                outcome, self.session_id, payload_bytes=payload_bytes, deadline_s=deadline_s
+            )
+        return RequestResult(
+            outcome,
+            self.session_id,
+            latest.source.mode,
+            latest.source.plan.offer.retention,
+            payload_bytes + latest.client.payload_bytes,
+            self._ttft_s,
+            deadline_s,
+        )
 
     def _plan(self, view: CloudView) -> Plan:
         forced = self._question.parameters.mode is not None
@@ -349,19 +357,10 @@ class RequestRun:
         question, source, earlier = self._question, attempt.source, self._attempts
         times, measured = source.times, attempt.client.measurements
         geometry = attempt.view.model.geometry
-        payload_bytes = earlier.payload_bytes + attempt.client.payload_bytes
         degradation = [*earlier.degradation, summary.degradation]
         if measured.resumes:
             degradation.append(f"resumed {measured.resumes} times")
-        self.result = RequestResult(
-            self.session_id,
-            source.mode,
-            attempt.source.plan.offer.retention,
-            payload_bytes,
-            self._ttft_s,
-            question.deadline_s,
-            "OK",
-        )
+        self.answered = True
         return inference_pb2.GenerateResponse(
             finished=inference_pb2.Finished(
                 finish_reason=REASON_TO_WIRE[summary.finish_reason],
@@ -370,7 +369,7 @@ class RequestRun:
                 bytes=types_pb2.ByteCount(
                     uplink_bytes=earlier.uplink_bytes + measured.uplink_bytes,
                     downlink_bytes=earlier.downlink_bytes + measured.downlink_bytes,
-                    payload_bytes=payload_bytes,
+                    payload_bytes=earlier.payload_bytes + attempt.client.payload_bytes,
                     indices_bytes=times.indices_bytes,
                     kv_bf16_bytes=geometry.bf16_bytes(len(question.stored.tokens)),
                 ),

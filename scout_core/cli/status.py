@@ -21,6 +21,7 @@ from scout_core.rpc.messages import MODE_FROM_WIRE
 
 MEGABIT = 125_000.0
 DEFAULT_PERIOD_S = 1.0
+NOTHING = "-"
 
 
 @click.command("status")
@@ -112,12 +113,12 @@ def _edge(edge: control_pb2.EdgeStatus) -> RenderableType:
     )
     for request in edge.last_requests:
         table.add_row(
-            request.session_id[:8],
+            request.session_id[:8] or NOTHING,
             _mode_name(request.mode),
-            f"{request.retention:.2f}",
+            f"{request.retention:.2f}" if request.retention else NOTHING,
             f"{request.payload_bytes:,}",
-            f"{request.ttft_s:.2f}",
-            f"{request.deadline_s:g}",
+            f"{request.ttft_s:.2f}" if request.ttft_s else NOTHING,
+            f"{request.deadline_s:g}" if request.deadline_s else NOTHING,
             request.outcome,
         )
     return Group(Text("\n".join(lines)), table)
@@ -170,7 +171,7 @@ def _agents(cloud: control_pb2.CloudStatus, scheduled: set[str]) -> Table:
             agent.uplink_group,
             f"{agent.heartbeat_age_s:.1f}",
             f"{agent.goodput_bytes_per_s / MEGABIT:.2f}",
-            f"{agent.granted_bytes_per_s / MEGABIT:.2f}" if is_scheduled else "-",
+            f"{agent.granted_bytes_per_s / MEGABIT:.2f}" if is_scheduled else NOTHING,
             _mode_name(agent.granted_mode),
             _mode_name(agent.last_mode),
             str(agent.requests_in_flight),
@@ -180,4 +181,4 @@ def _agents(cloud: control_pb2.CloudStatus, scheduled: set[str]) -> Table:
 
 def _mode_name(value: int) -> str:
     mode = MODE_FROM_WIRE.get(value)
-    return mode.value if mode else "-"
+    return mode.value if mode else NOTHING

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from scout.v1 import control_pb2, control_pb2_grpc, inference_pb2, types_pb2
 
-from scout_core.errors import DrainingError
+from scout_core.errors import DrainingError, OverloadedError
 from scout_core.modes import Mode
 from scout_core.protocol import actions
 from scout_core.rpc.channel import SERVICES
@@ -92,12 +92,13 @@ async def test_application_in_ten_lines_gets_its_answer(testbed: Testbed) -> Non
 
 
 async def test_both_daemons_report_their_status(testbed: Testbed) -> None:
-    await answer(testbed.client, Ask(QUESTION, CONTEXT, mode=Mode.SCOUT, deadline_s=10))
+    answered = await answer(testbed.client, Ask(QUESTION, CONTEXT, mode=Mode.SCOUT, deadline_s=10))
     edge = (await testbed.client.status()).edge
     assert edge.attached
     assert edge.cloud_address == testbed.cloud_address
     assert [request.mode for request in edge.last_requests] == [types_pb2.MODE_SCOUT]
     assert edge.last_requests[0].outcome == "OK"
+    assert edge.last_requests[0].payload_bytes == answered.finished.bytes.payload_bytes > 0
     assert edge.link.round_trip_s > 0
     async with grpc.aio.insecure_channel(testbed.cloud_address) as channel:
         stub: Any = control_pb2_grpc.ControlServiceStub(channel)
@@ -125,6 +126,33 @@ async def begin_slow_request(testbed: Testbed) -> asyncio.Task[Any]:
     assert host is not None
     await eventually(lambda: host.sessions_in_progress == 1)
     return asking
+
+
+async def test_status_tells_of_failed_requests_with_the_reason_they_ended(model: Path) -> None:
+    busy = {"uplink_bytes_per_s": 20_000.0, "initial_credit_bytes": 8_192, "max_requests": 1}
+    async with running_pair(model, cloud=busy) as pair:
+        asking = await begin_slow_request(pair)
+        with pytest.raises(OverloadedError):
+            await answer(pair.client, Ask(QUESTION, CONTEXT, mode=Mode.SCOUT, retention=0.5))
+        async with inference_stub(pair.edge_address) as stub:
+            request = inference_pb2.GenerateRequest(
+                context_text=CONTEXT, question=QUESTION, model="nonesuch"
+            )
+            refused = await failure_of(stub.Generate(request, timeout=5))
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        async with asyncio.timeout(5):
+            # Only status tells, and it has to be asked.
+            while (edge := (await pair.client.status()).edge).requests_in_flight:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    cancelled, unknown, overloaded = edge.last_requests
+    assert unknown.outcome == refused.reason == "UNKNOWN_MODEL"
+    assert unknown == control_pb2.RequestSummary(outcome="UNKNOWN_MODEL")
+    assert (overloaded.outcome, overloaded.mode) == ("OVERLOADED", types_pb2.MODE_SCOUT)
+    assert (overloaded.retention, overloaded.ttft_s) == (0.5, 0)
+    assert overloaded.session_id
+    assert (cancelled.outcome, cancelled.mode) == ("CANCELLED", types_pb2.MODE_KV_BF16)
+    assert cancelled.deadline_s == SLOW_TRANSFER.deadline_s
 
 
 async def test_draining_cloud_finishes_what_it_has_and_takes_nothing_new(
