@@ -14,6 +14,7 @@ from cloud_server.host import RETRY_AFTER_DRAIN_S, ModelHost
 from cloud_server.inference_servicer import InferenceServicer
 from cloud_server.metrics import CloudMetrics
 from cloud_server.settings import CloudSettings
+from cloud_server.stream_window import stream_window_bytes
 from cloud_server.transport_servicer import TransportServicer
 from cloud_server.uplink import Uplink
 from cloud_server.warm_up import warm_up
@@ -34,7 +35,9 @@ class CloudServer:
     def __init__(self, settings: CloudSettings) -> None:
         self.settings = settings
         self.port = 0
-        self._server = RpcServer(settings.write_timeout_s)
+        self._server = RpcServer(
+            settings.write_timeout_s, stream_window_bytes(settings.uplink_capacity_bytes_per_s)
+        )
         self._worker = TorchWorker()
         self._control: ControlServicer | None = None
         self._transport: TransportServicer | None = None

@@ -64,11 +64,16 @@ class RpcServer:
     """A grpc.aio server with the guard, the health service and reflection.
 
     Drain order (STYLE, trap 9): health NOT_SERVING, then the owner's drain notices, then ``stop``.
+
+    Args:
+        window_bytes: see ``server_options``.
     """
 
-    def __init__(self, write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S) -> None:
+    def __init__(
+        self, write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S, window_bytes: int | None = None
+    ) -> None:
         self.grpc_server = grpc.aio.server(
-            interceptors=[CallGuard(write_timeout_s)], options=server_options()
+            interceptors=[CallGuard(write_timeout_s)], options=server_options(window_bytes)
         )
         # The package has this module at run time; its stubs leave it out.
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]

@@ -69,9 +69,19 @@ def channel_options(role: ChannelRole) -> list[tuple[str, int | str]]:
     return options
 
 
-def server_options() -> list[tuple[str, int | str]]:
-    """Options for a server; it must permit the pings its clients send (trap 11)."""
+def server_options(window_bytes: int | None = None) -> list[tuple[str, int | str]]:
+    """Options for a server; it must permit the pings its clients send (trap 11).
+
+    Args:
+        window_bytes: HTTP/2 window of a stream: what a client that ignores credit can put on the
+            link before this end has read any of it. None lets grpc grow it to what it measures,
+            which is megabytes on a link with a deep queue.
+    """
+    window: list[tuple[str, int | str]] = []
+    if window_bytes is not None:
+        window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window_bytes)]
     return [
+        *window,
         *SIZE_LIMITS,
         *PATIENT_KEEPALIVE,
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),

@@ -25,7 +25,7 @@ def library() -> bytes:
 
 @pytest.mark.parametrize(
     "key",
-    sorted({key for key, _ in [*server_options(), *channel_options(ChannelRole.DATA)]}),
+    sorted({key for key, _ in [*server_options(65_536), *channel_options(ChannelRole.DATA)]}),
 )
 def test_key_is_one_that_the_library_reads(key: str, library: bytes) -> None:
     assert key.encode() + b"\0" in library
