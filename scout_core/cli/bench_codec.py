@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
+import torch
 from rich.console import Console
-from rich.table import Table
 
+from scout_core.cli.bench_codec_tables import answer_table, quality_table, speed_table
+from scout_core.cli.eval_quality import chosen
 from scout_core.codec.bases import basis_of
 from scout_core.codec.registry import CODECS
 from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.engine import Engine
 from scout_core.engine.loading import load_model
 from scout_core.engine.options import EngineOptions
+from scout_core.evaluation.codec_answers import AnswerRow, answer_rows
+from scout_core.evaluation.codec_coded import Contender
 from scout_core.evaluation.codec_contenders import PROBE_LEVEL, contenders
+from scout_core.evaluation.codec_plot import check_plots, draw
 from scout_core.evaluation.codec_probe import CacheProbe
 from scout_core.evaluation.codec_speed import SpeedRow, speed_rows
-from scout_core.evaluation.codec_study import QualityRow, quality_rows, windows
+from scout_core.evaluation.codec_study import QualityRow, quality_rows, windows, with_answers
+from scout_core.evaluation.codec_zstd import has_zstd
+from scout_core.evaluation.dataset import load_examples
 
 TAIL_TOKENS = 48
 SPEED_POSITIONS = (256, 1024)
@@ -27,7 +37,7 @@ SPEED_POSITIONS = (256, 1024)
 DEMO_DOCUMENT = Path(__file__).with_name("demo_document.txt")
 
 
-@click.command(help="KV codecs: rate, distortion, speed, beside their peers.")
+@click.command()
 @click.option("--model", default="bundled:smollm2-135m", show_default=True, help="Cloud model.")
 @click.option(
     "--text",
@@ -38,87 +48,125 @@ DEMO_DOCUMENT = Path(__file__).with_name("demo_document.txt")
 )
 @click.option("--context-tokens", default="240", show_default=True, help="Lengths, with commas.")
 @click.option("--contexts", default=6, show_default=True, type=click.IntRange(min=1))
+@click.option("--thorough", is_flag=True, help="Every transform level; more than twice as many.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of models.")
+@click.option("--speed/--no-speed", default=True, help="Time the codecs too.")
+@click.option("--f1-data", type=click.Path(path_type=Path), help="JSONL of questions: fills F1.")
+@click.option("--f1-n", default=40, show_default=True, type=click.IntRange(1), help="Questions.")
+@click.option(
+    "--f1-codecs",
+    default="int8_groups,int4_groups,transform_09,transform_12,transform_14",
+    show_default=True,
+    help="Whose answers are scored; names of the first table, with commas.",
+)
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNGs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
-def command(model: str, text: Path, context_tokens: str, contexts: int, as_json: bool) -> None:
-    """Measures every codec and peer on caches of a real model."""
-    try:
-        lengths = tuple(int(length) for length in context_tokens.split(","))
-    except ValueError as error:
-        raise click.BadParameter("give whole numbers separated by commas") from error
-    loaded = load_model(EngineOptions(model), _quiet)
-    probe = CacheProbe(loaded)
+def command(**options: Any) -> None:
+    """KV codecs: rate, distortion, speed, beside their peers.
+
+    The default run is for a coffee's length; longer contexts, --thorough and --f1-data take longer.
+    """
+    lengths = _lengths(options["context_tokens"])
+    if options["plots"] is not None:
+        check_plots()
+    torch.set_num_threads(options["threads"])
+    loaded = load_model(EngineOptions(options["model"]), _quiet)
     basis = basis_of(loaded.fingerprint)
-    if basis is None:
-        _say("No transform basis for this model: its rows are missing; calibrate one first.")
+    compared = list(contenders(basis, thorough=options["thorough"]))
+    _say_what_is_missing(basis)
+    asked = [] if options["f1_data"] is None else _named(compared, options["f1_codecs"])
     tokens: list[int] = loaded.tokenizer.backend_tokenizer.encode(
-        text.read_text(encoding="utf-8"), add_special_tokens=False
+        options["text"].read_text(encoding="utf-8"), add_special_tokens=False
     ).ids
+    probe = CacheProbe(loaded)
     quality: list[QualityRow] = []
     for length in lengths:
-        texts = windows(tokens, length, TAIL_TOKENS, contexts)
+        texts = windows(tokens, length, TAIL_TOKENS, options["contexts"])
         if not texts:
             raise click.BadParameter(f"the text has no {length + TAIL_TOKENS} tokens")
-        quality.extend(quality_rows(probe, model, texts, list(contenders(basis)), _say))
-    speed = _speed(probe, tokens, basis)
-    if as_json:
-        rows = {
-            "quality": [asdict(row) for row in quality],
-            "speed": [asdict(row) for row in speed],
-        }
-        click.echo(json.dumps(rows))
-    else:
-        console = Console()
-        console.print(_quality_table(quality))
-        console.print(_speed_table(speed))
+        quality.extend(quality_rows(probe, options["model"], texts, compared, _say))
+    answers = _answers(options, asked) if asked else ()
+    quality = list(with_answers(quality, answers))
+    speed = list(_speed(probe, tokens, basis)) if options["speed"] else []
+    if options["plots"] is not None:
+        _say(f"wrote {draw(quality, options['plots']).name}")
+    _print(quality, answers, speed, as_json=options["as_json"])
 
 
-def _speed(probe: CacheProbe, tokens: list[int], basis: TransformBasis | None) -> list[SpeedRow]:
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(length) for length in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter("give whole numbers separated by commas") from error
+
+
+def _say_what_is_missing(basis: TransformBasis | None) -> None:
+    if basis is None:
+        _say("No transform basis for this model: its rows and the KVTC-like peer are left out.")
+    if not has_zstd():
+        _say("The zstd peers are left out: install scout-kv[evaluation].")
+
+
+def _named(compared: list[Contender], names: str) -> list[Contender]:
+    """The contenders with these names.
+
+    Raises:
+        click.BadParameter: one is not compared.
+    """
+    by_name = {contender.name: contender for contender in compared}
+    wanted = names.split(",")
+    unknown = sorted(set(wanted) - by_name.keys())
+    if unknown:
+        raise click.BadParameter(
+            f"--f1-codecs: not compared in this run: {', '.join(unknown)}; "
+            f"there are {', '.join(by_name)}"
+        )
+    return [by_name[name] for name in wanted]
+
+
+def _answers(options: dict[str, Any], asked: list[Contender]) -> tuple[AnswerRow, ...]:
+    examples = chosen(load_examples(options["f1_data"]), options["f1_n"], seed=0)
+    engine = Engine.load(EngineOptions(options["model"], threads=options["threads"]))
+    rows = answer_rows(engine, examples, asked, _say)
+    if not rows:
+        _say("The model answers none of the questions even from the exact cache: no F1 ratios.")
+    return rows
+
+
+def _speed(
+    probe: CacheProbe, tokens: list[int], basis: TransformBasis | None
+) -> Iterator[SpeedRow]:
     """Speeds on a short and on a longer cache of the text."""
-    rows: list[SpeedRow] = []
     for positions in sorted({min(wanted, len(tokens)) for wanted in SPEED_POSITIONS}):
         kv, _ = probe.prefilled(tokens[:positions])
         codecs = list(CODECS)
         if basis is not None:
             codecs.append(TransformCodec.at(basis, PROBE_LEVEL, range(positions)))
         _say(f"speed, on {kv.nbytes:,} bytes of cache")
-        rows.extend(speed_rows(kv, codecs))
-    return rows
+        yield from speed_rows(kv, codecs)
 
 
-def _quality_table(rows: list[QualityRow]) -> Table:
-    table = Table(title="KV codecs: rate and distortion, side information counted")
-    for name in ("codec", "origin", "tokens", "ratio", "bits/element", "KL", "same top-1"):
-        table.add_column(name, justify="left" if name in ("codec", "origin") else "right")
-    for row in rows:
-        table.add_row(
-            row.codec,
-            row.origin,
-            f"{row.context_tokens:,}",
-            f"{row.ratio:.2f}",
-            f"{row.bits_per_element:.2f}",
-            f"{row.kl:.5f}",
-            f"{row.top1_agreement:.3f}",
-        )
-    return table
-
-
-def _speed_table(rows: list[SpeedRow]) -> Table:
-    table = Table(title="Speed, GB/s of bf16 cache; coding pays on links below")
-    columns = ("codec", "tokens", "threads", "ratio", "encode", "decode", "memory copy", "Gbit/s")
-    for name in columns:
-        table.add_column(name, justify="left" if name == "codec" else "right")
-    for row in rows:
-        table.add_row(
-            row.codec,
-            f"{row.context_tokens:,}",
-            str(row.threads),
-            f"{row.ratio:.2f}",
-            f"{row.encode_gb_s:.2f}",
-            f"{row.decode_gb_s:.2f}",
-            f"{row.copy_gb_s:.2f}",
-            f"{row.pays_below_gbit_s:.1f}",
-        )
-    return table
+def _print(
+    quality: list[QualityRow],
+    answers: tuple[AnswerRow, ...],
+    speed: list[SpeedRow],
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        rows = {
+            "quality": [asdict(row) for row in quality],
+            "answers": [asdict(row) for row in answers],
+            "speed": [asdict(row) for row in speed],
+        }
+        click.echo(json.dumps(rows))
+        return
+    console = Console()
+    console.print(quality_table(quality))
+    if answers:
+        console.print(answer_table(answers))
+    if speed:
+        console.print(speed_table(speed))
 
 
 def _say(message: str) -> None:

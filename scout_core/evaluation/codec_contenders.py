@@ -1,174 +1,68 @@
 """What the codec study compares: ours at several levels, and peers re-implemented from the papers.
 
-Owns the list of contenders; each turns a cache into what the receiver would decode and the bytes
-that crossed the link. The peers are ours, written from the papers' descriptions, and idealised in
-their favour: their entropy coders are charged the order-0 entropy of what they code. Knows no
-model.
+Owns the list of contenders. Knows no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from scout_core.codec.base import KvCodec, geometry_of
 from scout_core.codec.registry import CODECS
 from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.evaluation.codec_coded import Code, Coded, Contender
+from scout_core.evaluation.codec_kvtc import kvtc_peers
+from scout_core.evaluation.codec_peers import peers
+from scout_core.evaluation.codec_zstd import zstd_peers
 
-GROUP: Final = 32
-RESIDUAL_POSITIONS: Final = 32
-"""KIVI keeps the last positions in full precision (arXiv 2402.02750 §3.3, R = 32 here)."""
-ANCHOR_POSITIONS: Final = 10
-"""CacheGen codes tokens as differences to the first of each ten (arXiv 2310.07240 §5.2)."""
-CACHEGEN_LAYER_THIRDS: Final = (0.5, 1.0, 1.5)
-"""Its bins grow over the thirds of the layers (§5.2); scaled together to set the rate."""
-CACHEGEN_BINS: Final = (0.25, 0.5, 1.0)
-TABLE_ENTRY_BYTES: Final = 1.5
-"""Charged for each symbol that occurs in a table that travels with the payload."""
 FIXED_LEVELS: Final = (51, 54, 57)
 """Without entropy coder, at 2½, 2⅞ and 3¼ bits an element."""
 TRANSFORM_LEVELS: Final = (0, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
+FEW_FIXED_LEVELS: Final = (54,)
+FEW_LEVELS: Final = (3, 9, 12, 14, 16, 20)
+"""What a run measures that is not thorough."""
 PROBE_LEVEL: Final = 14
 
 
-@dataclass(frozen=True, slots=True)
-class Coded:
-    """What one contender made of one cache."""
+def contenders(basis: TransformBasis | None, *, thorough: bool) -> Iterator[Contender]:
+    """Everything that is compared.
 
-    decoded: torch.Tensor
-    """bf16, the cache's shape."""
-    payload_bytes: float
-    """Side information counted, unless the contender's name says otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A named way to send a cache whose first row is at absolute position 0."""
-
-    name: str
-    origin: str
-    """``ours`` or ``peer``."""
-    code: Callable[[torch.Tensor], Coded]
-
-
-def contenders(basis: TransformBasis | None) -> Iterator[Contender]:
-    """Everything that is compared; transform levels only with an artefact for the model."""
+    Args:
+        basis: the model's artefact; without it there are no transform levels, and no KVTC-like
+            peer, which is calibrated on the same texts.
+        thorough: every level, not only the few that draw the curve.
+    """
     for codec in CODECS:
-        yield Contender(codec.name, "ours", _with(codec))
+        yield Contender(codec.name, codec.name, "ours", _with(codec))
     if basis is not None:
-        for level in TRANSFORM_LEVELS:
-            yield Contender(f"transform_{level:02d}", "ours", _transformed(basis, level))
-        for level in FIXED_LEVELS:
-            yield Contender(f"transform_fixed_{level}", "ours", _transformed(basis, level))
-    for bits in (8, 4):
-        yield Contender(f"plain_int{bits}", "peer", _plain(bits))
-    for bits in (4, 2):
-        yield Contender(f"kivi_like_int{bits}", "peer", _kivi_like(bits))
-    for bins in CACHEGEN_BINS:
-        for counted in (True, False):
-            suffix = "" if counted else "_tables_free"
-            name = f"cachegen_like_{bins:g}{suffix}"
-            yield Contender(name, "peer", _cachegen_like(bins, counted=counted))
+        for level in TRANSFORM_LEVELS if thorough else FEW_LEVELS:
+            name = f"transform_{level:02d}"
+            yield Contender(name, "transform", "ours", _transformed(basis, level))
+        for level in FIXED_LEVELS if thorough else FEW_FIXED_LEVELS:
+            name = f"transform_fixed_{level}"
+            yield Contender(name, "transform_fixed", "ours", _transformed(basis, level))
+    yield from peers()
+    yield from zstd_peers()
+    if basis is not None:
+        yield from kvtc_peers(basis)
 
 
-def _with(codec: KvCodec) -> Callable[[torch.Tensor], Coded]:
-    def code(kv: torch.Tensor) -> Coded:
+def _with(codec: KvCodec) -> Code:
+    def code(kv: torch.Tensor, _first: int) -> Coded:
         payload = codec.encode(kv)
         return Coded(codec.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))
 
     return code
 
 
-def _transformed(basis: TransformBasis, level: int) -> Callable[[torch.Tensor], Coded]:
-    def code(kv: torch.Tensor) -> Coded:
-        codec = TransformCodec.at(basis, level, range(kv.shape[3]))
+def _transformed(basis: TransformBasis, level: int) -> Code:
+    def code(kv: torch.Tensor, first: int) -> Coded:
+        codec = TransformCodec.at(basis, level, range(first, first + kv.shape[3]))
         payload = codec.encode(kv)
         return Coded(codec.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))
 
     return code
-
-
-def _plain(bits: int) -> Callable[[torch.Tensor], Coded]:
-    """Groups of 32 along the channels, 16-bit offset and step: what most stacks ship."""
-
-    def code(kv: torch.Tensor) -> Coded:
-        decoded, size = _grouped(kv.float(), 4, bits)
-        return Coded(decoded.to(torch.bfloat16), size)
-
-    return code
-
-
-def _kivi_like(bits: int) -> Callable[[torch.Tensor], Coded]:
-    """Keys per channel, values per token, the last positions exact."""
-
-    def code(kv: torch.Tensor) -> Coded:
-        cut = max(0, kv.shape[3] - RESIDUAL_POSITIONS)
-        decoded = kv.clone()
-        size = 2.0 * kv[:, :, :, cut:].numel()
-        if cut:
-            keys, key_bytes = _grouped(kv[:, 0, :, :cut].float(), 2, bits)
-            values, value_bytes = _grouped(kv[:, 1, :, :cut].float(), 3, bits)
-            decoded[:, 0, :, :cut] = keys.to(torch.bfloat16)
-            decoded[:, 1, :, :cut] = values.to(torch.bfloat16)
-            size += key_bytes + value_bytes
-        return Coded(decoded, size)
-
-    return code
-
-
-def _grouped(elements: torch.Tensor, axis: int, bits: int) -> tuple[torch.Tensor, float]:
-    """Asymmetric quantisation in groups along an axis; what comes back, and its bytes."""
-    moved = elements.movedim(axis, -1)
-    length = moved.shape[-1]
-    padding = -length % GROUP
-    padded = torch.cat((moved, moved[..., -1:].expand(*moved.shape[:-1], padding)), dim=-1)
-    groups = padded.reshape(*padded.shape[:-1], -1, GROUP)
-    lowest = groups.amin(dim=-1, keepdim=True).bfloat16().float()
-    highest = groups.amax(dim=-1, keepdim=True)
-    step = ((highest - lowest) / (2**bits - 1)).bfloat16().float()
-    step = torch.where(step > 0, step, torch.ones_like(step))
-    codes = ((groups - lowest) / step).round().clamp(0, 2**bits - 1)
-    decoded = (lowest + codes * step).reshape(padded.shape)[..., :length].movedim(-1, axis)
-    return decoded, elements.numel() * bits / 8 + 4 * lowest.numel()
-
-
-def _cachegen_like(bins: float, *, counted: bool) -> Callable[[torch.Tensor], Coded]:
-    """Anchors at 8 bits, differences in bins by layer, order-0 entropy per layer and channel."""
-
-    def code(kv: torch.Tensor) -> Coded:
-        layers, _, _, positions, _ = kv.shape
-        elements = kv.float()
-        anchors = torch.arange(positions) // ANCHOR_POSITIONS * ANCHOR_POSITIONS
-        is_anchor = torch.arange(positions) == anchors
-        anchor_rows, anchor_bytes = _grouped(elements[:, :, :, is_anchor], 4, 8)
-        base = anchor_rows[:, :, :, anchors // ANCHOR_POSITIONS]
-        thirds = torch.arange(layers) * len(CACHEGEN_LAYER_THIRDS) // layers
-        widths = torch.tensor(CACHEGEN_LAYER_THIRDS)[thirds] * bins
-        spread = elements.std(dim=(3, 4), keepdim=True).clamp_min(1e-6)
-        steps = spread * widths[:, None, None, None, None]
-        symbols = ((elements - base) / steps).round()
-        decoded = base + symbols * steps
-        decoded[:, :, :, is_anchor] = anchor_rows
-        coded = symbols[:, :, :, ~is_anchor].movedim(3, -1).reshape(-1, int((~is_anchor).sum()))
-        bits, entries = _entropy(coded.numpy().astype(np.int64))
-        size = anchor_bytes + bits / 8 + 4 * spread.numel()
-        size += TABLE_ENTRY_BYTES * entries if counted else 0
-        return Coded(decoded.to(torch.bfloat16), size)
-
-    return code
-
-
-def _entropy(rows: NDArray[np.int64]) -> tuple[float, int]:
-    """Order-0 entropy in bits of each row under its own table, summed; and table entries."""
-    bits, entries = 0.0, 0
-    for row in rows:
-        _, counts = np.unique(row, return_counts=True)
-        bits -= float((counts * np.log2(counts / row.size)).sum())
-        entries += counts.size
-    return bits, entries

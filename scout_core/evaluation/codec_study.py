@@ -9,11 +9,12 @@ likely successor stays the same. Ratios are of total bf16 bytes to total payload
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from scout_core.evaluation.codec_contenders import Coded, Contender
+from scout_core.evaluation.codec_answers import AnswerRow
+from scout_core.evaluation.codec_coded import Coded, Contender
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 
 OnProgress = Callable[[str], None]
@@ -24,6 +25,8 @@ class QualityRow:
     """One contender over the texts of one length."""
 
     codec: str
+    family: str
+    """Its neighbours' at other rates: one curve."""
     origin: str
     """``ours`` or ``peer`` (our re-implementation)."""
     model: str
@@ -38,7 +41,8 @@ class QualityRow:
     """Mean, nats."""
     top1_agreement: float
     f1_ratio: float | None
-    """F1 of answers relative to the exact cache; None: no questions were asked."""
+    """F1 of answers relative to the exact cache, from the ``AnswerRow`` of this codec: measured on
+    those questions' contexts, not on these texts. None: no questions were asked of it."""
 
 
 @dataclass(slots=True)
@@ -73,12 +77,13 @@ def quality_rows(
         with torch.no_grad():
             exact = probe.log_likelihoods(holder, kv, text.tail)
             for contender, tally in zip(contenders, tallies, strict=True):
-                coded = contender.code(kv)
+                coded = contender.code(kv, 0)
                 seen = probe.log_likelihoods(holder, coded.decoded, text.tail)
                 tally.add(kv, coded, exact, seen)
     for contender, tally in zip(contenders, tallies, strict=True):
         yield QualityRow(
             codec=contender.name,
+            family=contender.family,
             origin=contender.origin,
             model=model_name,
             context_tokens=round(sum(len(text.prefix) for text in texts) / len(texts)),
@@ -90,6 +95,14 @@ def quality_rows(
             top1_agreement=tally.agreeing / tally.predictions,
             f1_ratio=None,
         )
+
+
+def with_answers(
+    rows: Sequence[QualityRow], answers: Sequence[AnswerRow]
+) -> tuple[QualityRow, ...]:
+    """The rows with the F1 ratios of the codecs that were asked questions."""
+    ratios = {answer.codec: answer.f1_ratio for answer in answers}
+    return tuple(replace(row, f1_ratio=ratios.get(row.codec)) for row in rows)
 
 
 def windows(

@@ -7,18 +7,20 @@ import torch
 
 from scout_core.codec.compiled import cores
 from scout_core.codec.registry import CODECS, codec_by_name
-from scout_core.evaluation.codec_contenders import Contender, contenders
+from scout_core.evaluation.codec_coded import Contender
+from scout_core.evaluation.codec_contenders import contenders
 from scout_core.evaluation.codec_speed import speed_rows
 from scout_core.evaluation.codec_study import windows
+from tests.support.synthetic_caches import synthetic_basis
 
 GENERATOR = torch.Generator().manual_seed(3)
 KV = torch.randn(6, 2, 2, 90, 64, generator=GENERATOR).cumsum(dim=3).to(torch.bfloat16)
-ALL = tuple(contenders(None))
+ALL = tuple(contenders(None, thorough=True))
 
 
 @pytest.mark.parametrize("contender", ALL, ids=lambda contender: contender.name)
 def test_every_contender_returns_a_cache_like_its_input(contender: Contender) -> None:
-    coded = contender.code(KV)
+    coded = contender.code(KV, 0)
     assert coded.decoded.shape == KV.shape
     assert coded.decoded.dtype == torch.bfloat16
     assert 0 < coded.payload_bytes <= KV.nbytes
@@ -27,21 +29,37 @@ def test_every_contender_returns_a_cache_like_its_input(contender: Contender) ->
 
 
 def test_names_are_unique_and_both_origins_present() -> None:
-    assert len({contender.name for contender in ALL}) == len(ALL)
-    assert {contender.origin for contender in ALL} == {"ours", "peer"}
+    everything = tuple(contenders(synthetic_basis(), thorough=True))
+    assert len({contender.name for contender in everything}) == len(everything)
+    assert {contender.origin for contender in everything} == {"ours", "peer"}
+
+
+def test_a_run_that_is_not_thorough_compares_some_of_the_same() -> None:
+    few = {contender.name for contender in contenders(synthetic_basis(), thorough=False)}
+    every = {contender.name for contender in contenders(synthetic_basis(), thorough=True)}
+    assert few < every
+
+
+def test_peers_say_in_their_names_that_they_are_like_the_published_ones() -> None:
+    published = ("cachegen", "kivi", "kvtc")
+    names = [contender.name for contender in contenders(synthetic_basis(), thorough=False)]
+    for system in published:
+        own = [name for name in names if name.startswith(system)]
+        assert own
+        assert all(name.startswith(f"{system}_like") for name in own)
 
 
 def test_counting_tables_costs_the_cachegen_like_peer_bytes_and_changes_nothing_else() -> None:
     by_name = {contender.name: contender for contender in ALL}
-    counted = by_name["cachegen_like_0.5"].code(KV)
-    free = by_name["cachegen_like_0.5_tables_free"].code(KV)
+    counted = by_name["cachegen_like_0.5"].code(KV, 0)
+    free = by_name["cachegen_like_0.5_tables_free"].code(KV, 0)
     assert torch.equal(counted.decoded, free.decoded)
     assert counted.payload_bytes > free.payload_bytes
 
 
 def test_plain_int4_takes_five_bits_an_element() -> None:
     by_name = {contender.name: contender for contender in ALL}
-    assert by_name["plain_int4"].code(KV).payload_bytes * 8 == 5 * KV.numel()
+    assert by_name["plain_int4"].code(KV, 0).payload_bytes * 8 == 5 * KV.numel()
 
 
 def test_speed_rows_measure_every_codec_alone_and_on_all_cores_beside_a_copy() -> None:
