@@ -21,6 +21,7 @@ from scout_core.codec.transform_basis import TransformBasis
 from scout_core.engine import Engine
 from scout_core.engine.loading import load_model
 from scout_core.engine.options import EngineOptions
+from scout_core.evaluation.codec_advantage import with_advantages
 from scout_core.evaluation.codec_answers import AnswerRow, answer_rows
 from scout_core.evaluation.codec_coded import Contender
 from scout_core.evaluation.codec_contenders import PROBE_LEVEL, contenders
@@ -48,7 +49,7 @@ DEMO_DOCUMENT = Path(__file__).with_name("demo_document.txt")
 )
 @click.option("--context-tokens", default="240", show_default=True, help="Lengths, with commas.")
 @click.option("--contexts", default=6, show_default=True, type=click.IntRange(min=1))
-@click.option("--thorough", is_flag=True, help="Every transform level; more than twice as many.")
+@click.option("--thorough", is_flag=True, help="All transform levels.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of models.")
 @click.option("--speed/--no-speed", default=True, help="Time the codecs too.")
 @click.option("--f1-data", type=click.Path(path_type=Path), help="JSONL of questions: fills F1.")
@@ -64,7 +65,13 @@ DEMO_DOCUMENT = Path(__file__).with_name("demo_document.txt")
 def command(**options: Any) -> None:
     """KV codecs: rate, distortion, speed, beside their peers.
 
-    The default run is for a coffee's length; longer contexts, --thorough and --f1-data take longer.
+    The default run takes one to four minutes of one core; longer contexts, --thorough and --f1-data
+    (about a second for each question and codec) take more. Model passes run on --threads: on a core
+    that other processes share, two threads wait for each other and are 20 times slower than one.
+
+    Peers are our re-implementations from the papers. In the JSON document, a row of "quality" has
+    times_ours (its bits over the best of ours at equal KL) if it is a peer, and f1_ratio null
+    unless --f1-data was given and --f1-codecs names it; "answers" then has its n and interval.
     """
     lengths = _lengths(options["context_tokens"])
     if options["plots"] is not None:
@@ -86,7 +93,7 @@ def command(**options: Any) -> None:
             raise click.BadParameter(f"the text has no {length + TAIL_TOKENS} tokens")
         quality.extend(quality_rows(probe, options["model"], texts, compared, _say))
     answers = _answers(options, asked) if asked else ()
-    quality = list(with_answers(quality, answers))
+    quality = list(with_advantages(with_answers(quality, answers)))
     speed = list(_speed(probe, tokens, basis)) if options["speed"] else []
     if options["plots"] is not None:
         _say(f"wrote {draw(quality, options['plots']).name}")

@@ -14,8 +14,8 @@ TEXT_COLUMNS = ("codec", "origin")
 
 
 def quality_table(rows: Sequence[QualityRow]) -> Table:
-    """Rate and distortion."""
-    columns = ("codec", "origin", "tokens", "ratio", "bits/element", "KL", "same top-1")
+    """Rate and distortion; the last column compares sizes at equal KL divergence."""
+    columns = ("codec", "origin", "tokens", "ratio", "bits/element", "KL", "same top-1", "× ours")
     table = _table("KV codecs: rate and distortion, side information counted", columns)
     for row in rows:
         table.add_row(
@@ -26,6 +26,7 @@ def quality_table(rows: Sequence[QualityRow]) -> Table:
             f"{row.bits_per_element:.2f}",
             f"{row.kl:.5f}",
             f"{row.top1_agreement:.3f}",
+            "" if row.times_ours is None else f"{row.times_ours:.2f}",
         )
     return table
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scout_core.errors import SettingsError
 from scout_core.evaluation.codec_study import QualityRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+COLOURS: Final = "tab20"
+"""More than there are families, so that no two look alike."""
 
 
 def check_plots() -> None:
@@ -31,12 +35,14 @@ def draw(rows: Sequence[QualityRow], folder: Path) -> Path:
         SettingsError: matplotlib is not installed.
     """
     check_plots()
+    from matplotlib import colormaps  # noqa: PLC0415 - an optional extra
     from matplotlib.figure import Figure  # noqa: PLC0415 - an optional extra
 
     lengths = sorted({row.context_tokens for row in rows})
     figure = Figure(figsize=(7.5 * len(lengths), 6), layout="constrained")
     panels = figure.subplots(1, len(lengths), squeeze=False, sharey=True)
     for panel, length in zip(panels[0], lengths, strict=True):
+        panel.set_prop_cycle(color=[colormaps[COLOURS](index) for index in range(20)])
         own = [row for row in rows if row.context_tokens == length]
         for family in dict.fromkeys(row.family for row in own):
             _curve(panel, [row for row in own if row.family == family])

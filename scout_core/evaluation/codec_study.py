@@ -43,6 +43,8 @@ class QualityRow:
     f1_ratio: float | None
     """F1 of answers relative to the exact cache, from the ``AnswerRow`` of this codec: measured on
     those questions' contexts, not on these texts. None: no questions were asked of it."""
+    times_ours: float | None = None
+    """Of peers: bits relative to the best of ours at equal KL divergence."""
 
 
 @dataclass(slots=True)
