@@ -38,7 +38,7 @@ from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.events import ModeSwitched
 from scout_core.protocol.opening import CAUSE_ALLOCATION
 from scout_core.rpc.session_client import PayloadItem
-from scout_core.selection import select_top
+from scout_core.selection import select_runs
 
 NO_CODEC = 0
 FULL = 1.0
@@ -193,7 +193,7 @@ class PayloadSource:
             if prefix is None and scored.prefix is not None:
                 host.scout_contexts.put_tokens(host.tenant, question.key, (), now)
                 host.scout_contexts.put_cache(host.tenant, question.key, scored.prefix, now)
-        return select_top(scored.scores, self._offer.retention)
+        return select_runs(scored.scores, self._offer.retention)
 
     def _indices_block(self, selection: Selection) -> bytes:
         body = encode_positions(selection, len(self._question.stored.tokens))

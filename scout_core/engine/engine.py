@@ -70,6 +70,7 @@ class Engine:
         )
         self.compute_dtype = str(model.dtype).removeprefix("torch.")
         self.vocabulary: int = config.vocab_size
+        self.hidden_size: int = config.hidden_size
         window: int = config.max_position_embeddings
         self.context_limit_tokens = min(window, options.context_limit_tokens or window)
         self.supports_eviction = not _slides(config)
@@ -125,6 +126,19 @@ class Engine:
         """Appends tokens to the cache. See ``prefill_blocks``."""
         for _ in self.prefill_blocks(cache, tokens):
             pass
+
+    def prefill_states(self, cache: KvCache, tokens: Sequence[int]) -> torch.Tensor:
+        """Appends tokens to the cache; hidden states after the final norm ``[count, hidden]``.
+
+        Float32 on the CPU.
+
+        Raises:
+            ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
+        """
+        ids = self._checked(tokens, cache.next_position)
+        cache.reserve(len(tokens))
+        blocks = self._blocks(ids, cache.next_position)
+        return torch.cat([self._append(cache, block).float().cpu() for block in blocks])
 
     def prefill_blocks(
         self, cache: KvCache, tokens: Sequence[int]
@@ -372,7 +386,10 @@ class Engine:
 
 
 def _as_positions(positions: Positions) -> torch.Tensor:
-    return torch.as_tensor(positions, dtype=torch.int64).cpu()
+    given = torch.as_tensor(positions)
+    if given.numel() and (given.is_floating_point() or given.dtype is torch.bool):
+        raise PositionsError(f"Positions must be whole numbers, got {given.dtype}.")
+    return given.to(torch.int64).cpu()
 
 
 def _slides(config: Any) -> bool:

@@ -1,14 +1,14 @@
 """Identities: two engines with equal fingerprints compute interchangeable KV.
 
-Covers the weights (file content, adapter included), the config, the tokenizer and the chat
-template, and how many layers run. Not the numeric type: that is reported, not identified.
+Covers the weights (file content, adapter and readout included), the config, the tokenizer and the
+chat template, and how many layers run. Not the numeric type: that is reported, not identified.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,13 +33,13 @@ def tokenizer_identity(folder: Path, serialised: str, chat_template: str | None)
 
 
 def model_identity(
-    folder: Path, adapter: Path | None, layers: int | None, tokenizer: str
+    folder: Path, trained: Sequence[Path], layers: int | None, tokenizer: str
 ) -> ModelFingerprint:
     """Hex SHA-256 over everything that decides what the model computes.
 
     Args:
         folder: with config.json and the weights as ``*.safetensors``.
-        adapter: merged into the weights, or None.
+        trained: what was trained on top: the adapter, a scout's readout.
         layers: how many run, where not all do.
         tokenizer: see ``tokenizer_identity``.
     """
@@ -48,7 +48,7 @@ def model_identity(
         _digest(
             {
                 "weights": [file_digest(path) for path in sorted(folder.glob("*.safetensors"))],
-                "adapter": None if adapter is None else file_digest(adapter),
+                "adapter": [file_digest(path) for path in trained] or None,
                 "config": {k: v for k, v in config.items() if k not in PASSING_KEYS},
                 "layers": layers,
                 "tokenizer": tokenizer,

@@ -27,7 +27,7 @@ from scout_core.engine.hub import HUB_ID, hub_folder
 from scout_core.engine.options import EngineOptions
 from scout_core.errors import UnknownModelError, UnsupportedModelError
 from scout_core.models.adapter import merge_adapter, read_adapter
-from scout_core.models.bundled import adapter_file, converted_folder
+from scout_core.models.bundled import adapter_file, converted_folder, readout_file
 from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
 from scout_core.modes import ModelFingerprint
 
@@ -47,6 +47,12 @@ class ModelSource:
     folder: Path
     adapter: Path | None
     layers: int | None
+    readout: Path | None = None
+
+    @property
+    def trained(self) -> tuple[Path, ...]:
+        """Files that were trained on top of the folder's weights."""
+        return tuple(path for path in (self.adapter, self.readout) if path is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ def load_model(options: EngineOptions, progress: Progress) -> LoadedModel:
         dtype=dtype,
         decodes=layers is None,
         stop_ids=_stop_ids(source.folder, config, tokenizer),
-        fingerprint=model_identity(source.folder, source.adapter, layers, identity),
+        fingerprint=model_identity(source.folder, source.trained, layers, identity),
         tokenizer_fingerprint=identity,
     )
 
@@ -116,7 +122,13 @@ def resolve(options: EngineOptions) -> ModelSource:
     if reference.startswith(BUNDLED_PREFIX):
         model = bundled_model(reference.removeprefix(BUNDLED_PREFIX))
         folder = converted_folder(model, convert_gguf)
-        return ModelSource(reference, folder, adapter_file(model), options.layers or model.layers)
+        return ModelSource(
+            name=reference,
+            folder=folder,
+            adapter=adapter_file(model),
+            layers=options.layers or model.layers,
+            readout=readout_file(model),
+        )
     # pathlib's expanduser and is_dir raise for unknown users and forbidden parents.
     folder = Path(os.path.expanduser(reference))
     if os.path.isdir(folder):

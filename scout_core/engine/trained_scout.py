@@ -77,10 +77,11 @@ class TrainedScorer:
     """
 
     def __init__(self, engine: Engine, readout: Readout) -> None:
-        wanted = engine.layers * engine.heads * 2 + 2 * len(FEATURES)
-        if readout.channels != wanted:
+        wanted = (engine.layers * engine.heads * 2 + 2 * len(FEATURES), engine.hidden_size)
+        if (readout.channels, readout.hidden_size) != wanted:
             raise ProfileError(
-                f"The readout has {readout.channels} channels, {engine.name} gives {wanted}; "
+                f"The readout reads {readout.channels} channels and states of "
+                f"{readout.hidden_size}, {engine.name} gives {wanted[0]} and {wanted[1]}; "
                 "it was trained for another model.",
             )
         self._engine = engine
@@ -109,7 +110,7 @@ class TrainedScorer:
         tail = engine.prompt.plain_tokens(f"\n\nQuestion: {question}\n")
         count = len(context.tokens)
         cache = engine.new_cache(len(head) + count + len(tail))
-        engine.prefill(cache, (*head, *context.tokens))
+        states = engine.prefill_states(cache, (*head, *context.tokens))[len(head) :]
         attention = QuestionAttention(len(head), count)
         engine.observe(cache, tail, attention)
         spans = engine.prompt.context_spans(context.text)[:count]
@@ -118,5 +119,5 @@ class TrainedScorer:
         seen = standardised(attention.channels(len(tail)).cpu()[None], valid[:, None])
         channels = torch.cat((seen, lexical_channels(table, valid[:, None])), dim=1)
         with torch.no_grad():
-            scores = self._readout.scores(channels, valid)[0]
+            scores = self._readout.scores(channels, states[None], valid)[0]
         return ScoredContext(scores, TRAINED)

@@ -31,12 +31,17 @@ from scout_core.evaluation.baselines_retrieval import (
 )
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.quality_models import Pair
+from scout_core.selection.lexical import features
+from scout_core.selection.readout import Readout, lexical_channels
 from scout_core.selection.scores import calibrated_scores
-from scout_core.selection.selectors import select_top
+from scout_core.selection.selectors import select_runs, select_top
 
 SCOUT = "scout"
 CLOUD = "cloud"
+LEXICAL = "lexical"
 ORACLE = "oracle"
+RUN_SELECTORS = frozenset({SCOUT, CLOUD, LEXICAL})
+"""Selected in runs, as the daemons do; the other baselines are taken as their sources say."""
 Scores = NDArray[np.float32]
 
 
@@ -93,6 +98,15 @@ def scout_scores(pair: Pair, case: Case) -> Scores:
     return pair.scorer.score(context, case.example.question).scores.numpy()
 
 
+def lexical_scores(readout: Readout, case: Case) -> Scores:
+    """Word overlap alone, weighed by a readout trained for it."""
+    table = torch.from_numpy(features(case.pieces, case.example.question)).T[None]
+    valid = torch.ones((1, len(case.tokens)), dtype=torch.bool)
+    nothing = torch.zeros((1, len(case.tokens), readout.hidden_size))
+    with torch.no_grad():
+        return readout.scores(lexical_channels(table, valid[:, None]), nothing, valid)[0].numpy()
+
+
 def all_scores(
     pair: Pair,
     case: Case,
@@ -117,6 +131,8 @@ def all_scores(
         "snap_pooling": snap_scores(attention).numpy(),
         "bm25": bm25_scores(case.pieces, question),
     }
+    if pair.lexical is not None:
+        found[LEXICAL] = lexical_scores(pair.lexical, case)
     if pair.heads is not None:
         found[CLOUD] = calibrated_scores(attention, pair.heads).numpy()
     if embedder is not None:
@@ -143,7 +159,9 @@ def selections(
 ) -> dict[tuple[str, float], NDArray[np.int64]]:
     """Kept positions by (selector, retention), ascending."""
     return {
-        (name, retention): select_top(torch.from_numpy(np.ascontiguousarray(values)), retention)
+        (name, retention): (select_runs if name in RUN_SELECTORS else select_top)(
+            torch.from_numpy(np.ascontiguousarray(values)), retention
+        )
         for name, values in scores.items()
         for retention in retentions
     }

@@ -23,8 +23,11 @@ from scout_core.evaluation.quality_decoder import (
     DecoderShape,
     DecoderWeights,
 )
+from scout_core.models.bundled import lexical_readout_file
 from scout_core.models.profile import Profile
+from scout_core.models.registry import BUNDLED_PREFIX
 from scout_core.selection.head_weights import HeadWeights
+from scout_core.selection.readout import Readout, load_readout
 
 BATCHED_FAMILIES = frozenset({"llama", "mistral"})
 """Model types whose layers the batched decoder computes exactly."""
@@ -39,6 +42,8 @@ class Pair:
     scorer: ScoutScorer
     model: Model
     heads: HeadWeights | None
+    lexical: Readout | None = None
+    """The baseline that reads words alone; there for the bundled scout."""
 
     @property
     def name(self) -> str:
@@ -99,5 +104,8 @@ def load_pair(cloud: str, scout: str, profile: Profile | None) -> Pair:
         cloud_heads = profile.cloud_head_weights
     scorer = scorer_for(scoring, record.read() if record else None)
     heads = cloud_heads.read() if cloud_heads else None
+    lexical = None
+    if scout.startswith(BUNDLED_PREFIX):
+        lexical = load_readout(lexical_readout_file(), torch.device("cpu"))
     with torch.no_grad():
-        return Pair(loaded, scoring, scorer, batched_model(loaded), heads)
+        return Pair(loaded, scoring, scorer, batched_model(loaded), heads, lexical)

@@ -40,6 +40,7 @@ from scout_core.evaluation.quality_answers import (
 )
 from scout_core.evaluation.quality_case import (
     CLOUD,
+    LEXICAL,
     SCOUT,
     Case,
     all_scores,
@@ -53,7 +54,7 @@ from scout_core.evaluation.quality_models import Pair
 from scout_core.modes import Execution, Mode
 
 MAX_ANSWER_TOKENS = 32
-SPARSE_SELECTORS = frozenset({SCOUT, CLOUD, "oracle", "random", "bm25"})
+SPARSE_SELECTORS = frozenset({SCOUT, CLOUD, LEXICAL})
 """Selectors that are also run sparse."""
 KV_SELECT_RETENTION = 0.5
 SLICE_TOKENS = {"cpu": 5_000, "cuda": 200_000}

@@ -81,6 +81,11 @@ def readout_file(model: BundledModel) -> Path | None:
     return None if model.readout is None else _shipped(model, model.readout)
 
 
+def lexical_readout_file() -> Path:
+    """The readout over words alone that was trained beside the bundled scout: its baseline."""
+    return ADAPTERS / "lexical-readout.safetensors"
+
+
 def _shipped(model: BundledModel, name: str) -> Path:
     path = ADAPTERS / name
     if not path.is_file():

@@ -11,7 +11,7 @@ from scout_core.selection.scores import (
     pooled,
     uniform_mean_scores,
 )
-from scout_core.selection.selectors import kept_count, select_chunks, select_top
+from scout_core.selection.selectors import kept_count, select_runs, select_top
 
 __all__ = [
     "UNCALIBRATED",
@@ -21,7 +21,7 @@ __all__ = [
     "head_features",
     "kept_count",
     "pooled",
-    "select_chunks",
+    "select_runs",
     "select_top",
     "uniform_mean_scores",
 ]

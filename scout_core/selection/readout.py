@@ -1,8 +1,9 @@
 """The trained readout: from attention and word overlap to one score per context token.
 
 Owns the small network and its file. Channels, in order: log-attention of the question's rows over
-the passage (per layer and head the mean over rows, then the last row), then the lexical features
-raw and standardised. Knows neither models nor tokenizers. Trained by
+the passage (per layer and head the mean over rows, then the last row), the lexical features raw and
+standardised, then a projection of every passage token's hidden state (the question stands before
+the passage, so a token's state knows it). Knows neither models nor tokenizers. Trained by
 ``scout_core.evaluation.training``.
 """
 
@@ -21,7 +22,9 @@ from scout_core.errors import ProfileError
 CONVOLUTION_WIDTH = 9
 LEXICAL_SCALE = 1.0 / 3.0
 """Brings the raw lexical features, decayed sums of up to about 7, to the others' range."""
+PROJECTION = "readout.project"
 NAMES = (
+    PROJECTION,
     "readout.linear",
     "readout.inner",
     "readout.inner_bias",
@@ -56,16 +59,32 @@ class Readout:
 
     @property
     def channels(self) -> int:
-        return self.tensors["readout.linear"].shape[0]
+        """Feature channels it reads beside the projected hidden states."""
+        projected = self.tensors[PROJECTION].shape[0]
+        return self.tensors["readout.linear"].shape[0] - projected
+
+    @property
+    def hidden_size(self) -> int:
+        return self.tensors[PROJECTION].shape[1]
 
     def parameters(self) -> list[Tensor]:
         return list(self.tensors.values())
 
-    def scores(self, features: Tensor, valid: Tensor, *, training: bool = False) -> Tensor:
-        """Scores ``[B, n]`` of features ``[B, channels, n]``; invalid positions get -1e4."""
+    def scores(
+        self, features: Tensor, hidden: Tensor, valid: Tensor, *, training: bool = False
+    ) -> Tensor:
+        """Scores ``[B, n]``; invalid positions get -1e4.
+
+        Args:
+            features: ``[B, channels, n]``.
+            hidden: the passage tokens' normed hidden states ``[B, n, hidden]``.
+            valid: bool ``[B, n]``.
+        """
         part = self.tensors
         conv = nn.functional.conv1d
-        x = nn.functional.dropout(features, self.dropout, training)
+        projected = nn.functional.linear(hidden.float(), part[PROJECTION]).transpose(1, 2)
+        x = torch.cat((features, projected * valid[:, None, :]), dim=1)
+        x = nn.functional.dropout(x, self.dropout, training)
         linear = (part["readout.linear"][None, :, None] * x).sum(1)
         hidden = conv(x, part["readout.inner"][:, :, None], part["readout.inner_bias"])
         hidden = nn.functional.gelu(hidden) * valid[:, None, :]
@@ -77,15 +96,29 @@ class Readout:
         return (linear + out.sum(1)).masked_fill(~valid, -1e4)
 
 
-def fresh_readout(channels: int, *, width: int, seed: int, device: torch.device) -> Readout:
-    """A new readout; the network starts silent, the linear path uniform over its channels."""
+@dataclass(frozen=True, slots=True)
+class ReadoutShape:
+    """Feature channels, hidden size of the model, projected channels and inner width."""
+
+    channels: int
+    hidden_size: int
+    projected: int
+    width: int
+
+
+def fresh_readout(shape: ReadoutShape, *, seed: int, device: torch.device) -> Readout:
+    """A new readout; the network starts silent, the linear path uniform over its features."""
+    channels, width = shape.channels + shape.projected, shape.width
     generator = torch.Generator().manual_seed(seed)
 
     def noise(*size: int) -> Tensor:
         return torch.randn(size, generator=generator) * size[-1] ** -0.5
 
+    linear = torch.zeros(channels)
+    linear[: shape.channels] = 1.0 / max(shape.channels, 1)
     tensors = {
-        "readout.linear": torch.full((channels,), 1.0 / channels),
+        PROJECTION: noise(shape.projected, shape.hidden_size),
+        "readout.linear": linear,
         "readout.inner": noise(width, channels),
         "readout.inner_bias": torch.zeros(width),
         "readout.spread": noise(width, CONVOLUTION_WIDTH),

@@ -9,9 +9,12 @@ import numpy.typing as npt
 import torch
 
 from scout_core.errors import EmptyInputError, RetentionError
+from scout_core.selection.head_weights import PoolKind
+from scout_core.selection.scores import pooled
 
 Selection = npt.NDArray[np.int64]
 """Ascending context token indices in [0, n)."""
+WIDEST_RUN = 15
 
 
 def kept_count(tokens: int, retention: float) -> int:
@@ -42,26 +45,24 @@ def select_top(scores: torch.Tensor, retention: float) -> Selection:
     return np.sort(order[:count].numpy())
 
 
-def select_chunks(scores: torch.Tensor, retention: float, chunk: int) -> Selection:
-    """Whole chunks of ``chunk`` neighbouring positions by mean score, cut to the exact count.
+def run_width(kept: int) -> int:
+    """Over how many neighbours scores are averaged before ``kept`` positions are chosen: odd.
 
-    The last chunk taken gives only its best positions, so that a retention costs the same with
-    every selector.
+    A third of what is kept, at most 15: selections then come in runs, which a sparse prefill needs
+    more than an eviction does. Chosen on the bundled pair's tuning articles (MODEL_CARD.md).
+    """
+    third = min(kept // 3, WIDEST_RUN)
+    return max(1, third - (1 - third % 2))
+
+
+def select_runs(scores: torch.Tensor, retention: float) -> Selection:
+    """The highest scores after averaging over ``run_width`` neighbours; as many as ``select_top``.
+
+    Args:
+        scores: ``[positions]``.
 
     Raises:
-        RetentionError, EmptyInputError: as ``kept_count``; RetentionError also for a chunk below 1.
+        RetentionError, EmptyInputError: as ``kept_count``.
     """
-    if chunk < 1:
-        raise RetentionError(f"A chunk has at least one position, got {chunk}.")
-    values = scores.float().cpu()
-    count = kept_count(values.shape[0], retention)
-    means = torch.stack([part.mean() for part in values.split(chunk)])
-    kept: list[int] = []
-    for index in torch.sort(means, descending=True, stable=True).indices.tolist():
-        members = values[index * chunk : (index + 1) * chunk]
-        missing = count - len(kept)
-        best = torch.sort(members, descending=True, stable=True).indices[:missing]
-        kept.extend(index * chunk + offset for offset in best.tolist())
-        if len(kept) == count:
-            break
-    return np.sort(np.asarray(kept, dtype=np.int64))
+    width = run_width(kept_count(scores.shape[0], retention))
+    return select_top(pooled(scores.float().cpu(), width, PoolKind.AVERAGE), retention)

@@ -12,7 +12,7 @@ File format (read by ``scout_core.models``): safetensors with ``model.layers.I.P
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +77,24 @@ def fresh(base: Base, *, layers: int, rank: int, alpha: float, seed: int) -> Low
         down[name] = noise.to(device).requires_grad_()
         up[name] = torch.zeros((layers, out, rank), device=device, requires_grad=True)
     return LowRank(down, up, rank, alpha)
+
+
+@torch.no_grad()
+def averaged(adapters: Sequence[LowRank]) -> LowRank:
+    """The mean of the adapters' updates, at the rank of the first (the best such approximation)."""
+    first = adapters[0]
+    down: dict[str, Tensor] = {}
+    up: dict[str, Tensor] = {}
+    for name in PROJECTIONS:
+        tall = torch.cat([a.up[name] * (a.alpha / a.rank) for a in adapters], dim=2).float()
+        wide = torch.cat([a.down[name] for a in adapters], dim=1).float() / len(adapters)
+        q_tall, r_tall = torch.linalg.qr(tall)
+        q_wide, r_wide = torch.linalg.qr(wide.transpose(1, 2))
+        u, scale, vh = torch.linalg.svd(r_tall @ r_wide.transpose(1, 2))
+        root = scale[:, : first.rank].sqrt() * (first.rank / first.alpha) ** 0.5
+        up[name] = (q_tall @ u[:, :, : first.rank]) * root[:, None, :]
+        down[name] = root[:, :, None] * (vh[:, : first.rank] @ q_wide.transpose(1, 2))
+    return LowRank(down, up, first.rank, first.alpha)
 
 
 def merged(base: Base, adapter: LowRank | None, *, layers: int) -> DecoderWeights:

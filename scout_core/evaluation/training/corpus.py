@@ -151,13 +151,13 @@ def item_of(example: Example, prompter: Prompter, limit: int = 8000) -> Item:
     )
 
 
-def paragraphs(rows: Sequence[Example]) -> list[tuple[str, str]]:
+def paragraphs(rows: Sequence[Example], least_characters: int = 150) -> list[tuple[str, str]]:
     """(title, text) of every document inside multi-document contexts, without repeats."""
     seen: dict[str, str] = {}
     for row in rows:
         for title, text in _DOCUMENT.findall(row.context):
             seen.setdefault(text.strip(), title)
-    return [(title, text) for text, title in seen.items() if len(text) > 150]
+    return [(title, text) for text, title in seen.items() if len(text) > least_characters]
 
 
 def chunks(text: str, size: int) -> list[str]:

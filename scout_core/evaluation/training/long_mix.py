@@ -1,6 +1,7 @@
-"""Longer training questions made of short ones: a passage among other articles' paragraphs.
+"""Training questions made of others: long ones of short, short ones of long, and mismatches.
 
-Owns how passages are embedded and which COVID-QA questions are used. Knows no tokens.
+Owns how passages are embedded, which paragraphs of a long context a multi-hop question keeps, and
+which COVID-QA questions are used. Knows no tokens.
 """
 
 from __future__ import annotations
@@ -45,6 +46,29 @@ def covid_examples(folder: Path, long: Splits) -> list[Example]:
                         Example(window, asked["question"], answers, paper["doc_id"], "covid", name)
                     )
     return found
+
+
+def supporting_examples(folder: Path, long: Splits, seed: int) -> list[Example]:
+    """Multi-hop training questions over their supporting paragraphs and up to two others."""
+    generator = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
+    training = {row.name: row for row in long.train if row.answers}
+    out: list[Example] = []
+    with (folder / "qa_long" / "dev.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            record = json.loads(line)
+            row = training.get(str(record["id"]))
+            titles: set[str] = set(record.get("gold_titles") or ())
+            if row is None or not titles:
+                continue
+            documents = paragraphs([row], least_characters=0)
+            gold = [pair for pair in documents if pair[0] in titles]
+            rest = [pair for pair in documents if pair[0] not in titles]
+            kept = [*gold, *generator.sample(rest, min(len(rest), generator.randrange(3)))]
+            generator.shuffle(kept)
+            text = "\n\n".join(f"Document (Title: {title}) {body}" for title, body in kept)
+            if gold and len(gold) >= len(titles):
+                out.append(replace(row, context=text, source=f"{row.source}/supporting"))
+    return out
 
 
 def embedded_examples(

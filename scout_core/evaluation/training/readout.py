@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from scout_core.evaluation.quality_answers import padded
 from scout_core.evaluation.quality_decoder import (
@@ -122,11 +123,32 @@ class Watch:
         return standardised(torch.cat(self._found, dim=1), self._valid[:, None, :]), self._valid
 
 
-def attention_features(
-    weights: DecoderWeights, shape: DecoderShape, batch: Gathered, *, causal: bool = True
-) -> Tensor:
+def scout_features(
+    weights: DecoderWeights, shape: DecoderShape, batch: Gathered
+) -> tuple[Tensor, Tensor]:
+    """``attention_features`` and the passage's hidden states ``[B, n, hidden]`` after the final
+    norm, as the engine gives them."""
+    found, out = _observed(weights, shape, batch, stop=False)
+    normed = functional.rms_norm(
+        out, (out.shape[-1],), weights.final_norm.to(out.dtype), shape.norm_epsilon
+    )
+    index = batch.context[:, :, None].expand(-1, -1, normed.shape[-1])
+    return found, normed.gather(1, index)
+
+
+def attention_features(weights: DecoderWeights, shape: DecoderShape, batch: Gathered) -> Tensor:
     """Standardised log-attention ``[B, layers · heads · 2, n]``: mean over the question's rows,
     then the last row, for every head of every layer of ``weights``."""
+    return _observed(weights, shape, batch, stop=True)[0]
+
+
+def _observed(
+    weights: DecoderWeights,
+    shape: DecoderShape,
+    batch: Gathered,
+    *,
+    stop: bool,
+) -> tuple[Tensor, Tensor]:
     found: list[Tensor] = []
     last = batch.rows_valid.sum(1) - 1
 
@@ -147,12 +169,7 @@ def attention_features(
         found.append(mean)
         found.append(final)
 
-    mask = None
-    if not causal:
-        length = batch.ids.shape[1]
-        ends = batch.rows.max(1).values
-        mask = (torch.arange(length, device=ends.device)[None] <= ends[:, None])[:, None, None, :]
-    run = Pass(batch.positions, mask=mask, observe=observe, stop_after_scores=True)
-    hidden_states(weights, shape, weights.embedding[batch.ids], run)
+    run = Pass(batch.positions, observe=observe, stop_after_scores=stop)
+    out, _ = hidden_states(weights, shape, weights.embedding[batch.ids], run)
     stacked = torch.cat(found, dim=1)
-    return standardised(stacked, batch.context_valid[:, None, :])
+    return standardised(stacked, batch.context_valid[:, None, :]), out

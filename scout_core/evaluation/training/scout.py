@@ -21,9 +21,9 @@ from scout_core.evaluation.training.prompts import Prompter
 from scout_core.evaluation.training.readout import (
     Gathered,
     Probe,
-    attention_features,
     gathered,
     pointer_mass,
+    scout_features,
 )
 from scout_core.evaluation.training.sampling import by_length
 from scout_core.selection.readout import Readout, lexical_channels
@@ -31,13 +31,11 @@ from scout_core.selection.readout import Readout, lexical_channels
 
 @dataclass(slots=True)
 class Scout:
-    """Adapter on the first layers and a readout; ``adapter`` None means lexical features only."""
+    """Adapter on the first layers and a readout; without an adapter it reads words alone."""
 
     adapter: LowRank | None
     readout: Readout
     layers: int
-    causal: bool = True
-    uses_lexical: bool = True
 
     def parameters(self) -> list[Tensor]:
         inner = [] if self.adapter is None else self.adapter.parameters()
@@ -80,17 +78,18 @@ def scout_scores(
     training: bool = False,
 ) -> tuple[Tensor, Gathered]:
     """Scores ``[B, n]`` over the passages."""
-    batch = gathered([scout_probe(item, prompter) for item in items], base.embedding.device)
-    blocks: list[Tensor] = []
-    if scout.adapter is not None:
+    device = base.embedding.device
+    batch = gathered([scout_probe(item, prompter) for item in items], device)
+    valid = batch.context_valid
+    table = lexical_batch(items, batch.context.shape[1], device)
+    features = lexical_channels(table, valid[:, None, :])
+    if scout.adapter is None:
+        hidden = torch.zeros((*valid.shape, base.embedding.shape[1]), device=device)
+    else:
         weights = merged(base, scout.adapter, layers=scout.layers)
-        blocks.append(attention_features(weights, shape, batch, causal=scout.causal))
-    if scout.uses_lexical:
-        table = lexical_batch(items, batch.context.shape[1], base.embedding.device)
-        valid = batch.context_valid[:, None, :]
-        blocks.append(lexical_channels(table, valid))
-    features = torch.cat(blocks, dim=1)
-    return scout.readout.scores(features, batch.context_valid, training=training), batch
+        seen, hidden = scout_features(weights, shape, batch)
+        features = torch.cat((seen, features), dim=1)
+    return scout.readout.scores(features, hidden, valid, training=training), batch
 
 
 def pointer_targets(items: Sequence[Item], length: int, device: torch.device) -> Tensor:

@@ -125,6 +125,10 @@ def measure(visit: Visit, adapter: LowRank | None, items: Sequence[Item], name: 
                 key = source if answerable else f"{source}/unanswerable"
                 report[key] = [len(chosen), float(f1[chosen].mean()), float(em[chosen].mean())]
     answerable_at = [i for i, item in enumerate(items) if item.answers]
+    if not answerable_at:
+        visit.figures[name] = report
+        note(f"{name}: {json.dumps(report)}")
+        return 0.0
     refused = np.mean([normalised(texts[i]) == "unanswerable" for i in answerable_at])
     report["refused_answerable"] = float(refused)
     report["answerable"] = [len(answerable_at), float(f1[answerable_at].mean())]
@@ -139,11 +143,12 @@ def feeder_of(
     long_items: Sequence[Item],
     chat: Sequence[Row],
     mixture: Mixture,
+    seed: int = 1,
 ) -> Feeder:
     share = mixture.sparse_share
 
     def row_of(item: Item, generator: random.Random) -> Row:
         return answer_row(item, visit.prompter, generator, share)
 
-    generator = random.Random(1)  # noqa: S311 - a reproducible draw, not a secret
+    generator = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
     return Feeder(pools, long_items, chat, mixture, row_of, generator, [])

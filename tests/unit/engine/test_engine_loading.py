@@ -63,14 +63,14 @@ def test_equal_files_have_equal_fingerprints_wherever_they_are(llama: Engine, co
 
 
 def test_how_a_config_was_saved_is_not_part_of_the_fingerprint(copied: Path) -> None:
-    before = model_identity(copied, None, None, TOKENIZER)
+    before = model_identity(copied, (), None, TOKENIZER)
     config = json.loads((copied / "config.json").read_text())
     config["transformers_version"] = "99.0"
     (copied / "config.json").write_text(json.dumps(config, indent=7))
-    assert model_identity(copied, None, None, TOKENIZER) == before
+    assert model_identity(copied, (), None, TOKENIZER) == before
     config["rope_parameters"]["rope_theta"] = 123.0
     (copied / "config.json").write_text(json.dumps(config))
-    assert model_identity(copied, None, None, TOKENIZER) != before
+    assert model_identity(copied, (), None, TOKENIZER) != before
 
 
 def test_weights_depth_adapter_and_tokenizer_are_part_of_the_fingerprint(
@@ -80,11 +80,11 @@ def test_weights_depth_adapter_and_tokenizer_are_part_of_the_fingerprint(
     adapter = tmp_path / "adapter"
     adapter.write_bytes(b"x")
     identities = {
-        model_identity(llama_folder, None, None, TOKENIZER),
-        model_identity(other, None, None, TOKENIZER),
-        model_identity(llama_folder, None, 2, TOKENIZER),
-        model_identity(llama_folder, adapter, None, TOKENIZER),
-        model_identity(llama_folder, None, None, "u" * 64),
+        model_identity(llama_folder, (), None, TOKENIZER),
+        model_identity(other, (), None, TOKENIZER),
+        model_identity(llama_folder, (), 2, TOKENIZER),
+        model_identity(llama_folder, (adapter,), None, TOKENIZER),
+        model_identity(llama_folder, (), None, "u" * 64),
     }
     assert len(identities) == 5
 

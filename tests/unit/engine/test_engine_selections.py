@@ -82,3 +82,10 @@ def test_selected_kv_before_what_is_stored_is_refused_and_changes_nothing(
         with pytest.raises(PositionsError, match=r"outside 8\.\.23"):
             llama.inject_selected(received, passed, torch.zeros_like(prefix.tensor(0, 2)), 24)
     assert received.positions.tolist() == [2, 7]
+
+
+def test_positions_that_are_no_whole_numbers_are_refused_and_not_rounded(
+    llama: Engine, prefix: KvCache
+) -> None:
+    with pytest.raises(PositionsError, match="whole numbers"):
+        llama.evict(prefix, torch.tensor([0.5, 1.7]))

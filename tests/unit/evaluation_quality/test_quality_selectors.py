@@ -17,7 +17,7 @@ from scout_core.evaluation.baselines_positions import (
 )
 from scout_core.evaluation.baselines_retrieval import bm25_scores
 from scout_core.selection.lexical import FEATURES, features, sentence_starts, token_sentences
-from scout_core.selection.readout import fresh_readout, lexical_channels, load_readout
+from scout_core.selection.readout import ReadoutShape, fresh_readout, lexical_channels, load_readout
 
 PASSAGE = "The mill burned down in 1820. A new bridge was built by Anna Holm. Nobody slept."
 PIECES = [word if place == 0 else f" {word}" for place, word in enumerate(PASSAGE.split(" "))]
@@ -72,18 +72,23 @@ def test_sentences_end_at_full_stops_before_capitals() -> None:
 
 
 def test_a_readout_survives_its_file_and_ignores_padding(tmp_path: Path) -> None:
-    readout = fresh_readout(6, width=4, seed=1, device=torch.device("cpu"))
+    shape = ReadoutShape(channels=6, hidden_size=5, projected=3, width=4)
+    readout = fresh_readout(shape, seed=1, device=torch.device("cpu"))
     save_file({k: v.detach() for k, v in readout.tensors.items()}, str(tmp_path / "r.safetensors"))
     again = load_readout(tmp_path / "r.safetensors", torch.device("cpu"))
-    x = torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 6, 12, generator=generator)
+    hidden = torch.randn(1, 12, 5, generator=generator)
     valid = torch.ones(1, 12, dtype=torch.bool)
     wide = torch.nn.functional.pad(x, (0, 5))
+    more = torch.nn.functional.pad(hidden, (0, 0, 0, 5), value=7.0)
     mask = torch.nn.functional.pad(valid, (0, 5))
     with torch.no_grad():
-        own = again.scores(x, valid)
-        padded = again.scores(wide, mask)
+        own = again.scores(x, hidden, valid)
+        padded = again.scores(wide, more, mask)
     assert torch.allclose(own, padded[:, :12], atol=1e-6)
     assert bool((padded[:, 12:] == -1e4).all())
+    assert (again.channels, again.hidden_size) == (6, 5)
 
 
 def test_lexical_channels_are_raw_and_standardised() -> None:

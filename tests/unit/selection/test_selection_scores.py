@@ -16,10 +16,11 @@ from scout_core.selection import (
     head_features,
     kept_count,
     pooled,
-    select_chunks,
+    select_runs,
     select_top,
     uniform_mean_scores,
 )
+from scout_core.selection.selectors import run_width
 
 
 def attention(layers: int = 2, heads: int = 3, positions: int = 40, seed: int = 0) -> torch.Tensor:
@@ -101,24 +102,25 @@ def test_the_highest_scores_are_kept_in_order_and_ties_go_to_the_earlier() -> No
     assert select_top(torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0]), 0.6).tolist() == [1, 2, 3]
 
 
-def test_chunks_are_kept_whole_until_the_count_is_reached() -> None:
-    scores = torch.tensor([0.0, 0.1, 5.0, 1.0, 2.0, 2.0, 9.0])
-    assert select_chunks(scores, 3 / 7, 2).tolist() == [2, 3, 6]
-    assert select_chunks(scores, 2 / 7, 2).tolist() == [2, 6]
-    with pytest.raises(RetentionError):
-        select_chunks(scores, 0.5, 0)
+def test_runs_keep_neighbours_where_single_scores_would_scatter() -> None:
+    scores = torch.zeros(90)
+    scores[10:19] = 1.0
+    scores[::17] = 1.2
+    alone, run = select_top(scores, 0.1), select_runs(scores, 0.1)
+    assert np.diff(alone).max() > 1
+    assert run.tolist() == list(range(run[0], run[0] + 9))
 
 
-@given(
-    st.lists(st.floats(-5, 5), min_size=1, max_size=60),
-    st.floats(0.01, 1.0),
-    st.integers(1, 20),
-)
+def test_a_run_is_a_third_of_what_is_kept_and_never_wider_than_fifteen() -> None:
+    assert [run_width(kept) for kept in (1, 5, 9, 17, 42, 85, 4000)] == [1, 1, 3, 5, 13, 15, 15]
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.floats(0.01, 1.0))
 def test_every_selector_keeps_the_same_count_of_ascending_positions(
-    values: list[float], retention: float, chunk: int
+    values: list[float], retention: float
 ) -> None:
     scores = torch.tensor(values)
-    for kept in (select_top(scores, retention), select_chunks(scores, retention, chunk)):
+    for kept in (select_top(scores, retention), select_runs(scores, retention)):
         assert kept.dtype == np.int64
         assert len(kept) == kept_count(len(values), retention)
         assert bool((np.diff(kept) > 0).all())

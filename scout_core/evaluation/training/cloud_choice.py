@@ -1,0 +1,83 @@
+"""Pick the best of several cloud adapters and of their averages, then measure it.
+
+    python -m scout_core.evaluation.training.cloud_choice BASE DATA OUT ADAPTER …
+
+Averaging adapters that began alike averages their updates (Wortsman et al. 2022, "model soups");
+the sum of low-rank updates is brought back to the rank of one. The choice is made by F1 on the
+tuning articles alone; then the chosen one is measured on held-out articles, on long contexts, on
+mismatched passages and on chat. OUT receives ``cloud.safetensors`` and ``cloud-choice.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+
+from scout_core.evaluation.training.adapter import (
+    LowRank,
+    averaged,
+    load_adapter,
+    save_adapter,
+)
+from scout_core.evaluation.training.base_weights import ready_model
+from scout_core.evaluation.training.chat import chat_drift
+from scout_core.evaluation.training.cloud_visit import HELD_CHATS, chat_of
+from scout_core.evaluation.training.corpus import long_splits, short_splits
+from scout_core.evaluation.training.long_mix import mismatched_examples
+from scout_core.evaluation.training.visit import Visit, measure, note, open_visit
+
+
+def candidates(named: dict[str, LowRank]) -> dict[str, LowRank]:
+    """Every adapter and every average of two or more of them."""
+    found = dict(named)
+    for size in range(2, len(named) + 1):
+        for names in combinations(sorted(named), size):
+            found["+".join(names)] = averaged([named[name] for name in names])
+    return found
+
+
+def run(visit: Visit, paths: list[Path]) -> None:
+    device = visit.base.embedding.device
+    named = {p.stem.removeprefix("cloud-"): load_adapter(p, device).detached() for p in paths}
+    short, long = short_splits(visit.data), long_splits(visit.data)
+    tune = visit.items(short.tune)
+    reached: dict[str, float] = {}
+    found = candidates(named)
+    for name, adapter in found.items():
+        reached[name] = measure(visit, adapter, tune, f"{name}/tune")
+    best = max(reached, key=lambda name: reached[name])
+    visit.figures["kept"] = best
+    save_adapter(found[best], visit.out / "cloud.safetensors", {"role": "cloud"}, {})
+    test = visit.items(short.test)
+    for name in dict.fromkeys([best, *named]):
+        measure(visit, found[name], test, f"{name}/test")
+    measure(visit, found[best], visit.items(long.test), f"{best}/long_test")
+    wrong = visit.items(mismatched_examples(short.test, 150, 9))
+    measure(visit, found[best], wrong, f"{best}/mismatched")
+    model = ready_model(visit.base, visit.shape, found[best], visit.stop)
+    drift = chat_drift(model, chat_of(visit)[:HELD_CHATS])
+    visit.figures["chat"] = asdict(drift)
+    note(f"kept {best}; chat drift {drift}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pick a cloud adapter and measure it.")
+    parser.add_argument("base", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("adapters", type=Path, nargs="+")
+    options = parser.parse_args()
+    visit = open_visit(options.base, options.data, options.out)
+    try:
+        run(visit, options.adapters)
+    finally:
+        text = json.dumps(visit.figures, indent=1)
+        (visit.out / "cloud-choice.json").write_text(text, encoding="utf-8")
+        visit.pool.shutdown(cancel_futures=True)
+
+
+if __name__ == "__main__":
+    main()
