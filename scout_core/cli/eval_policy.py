@@ -47,7 +47,7 @@ from scout_core.models.bundled import profile_file
 from scout_core.models.profile import read_profile
 from scout_core.models.registry import bundled_model
 
-BUNDLED_CLOUD: Final = "smollm2-135m"
+BUNDLED_CLOUD: Final = "smollm2-135m-qa"
 
 
 @click.command(name="policy")

@@ -58,4 +58,4 @@ def test_pictures_are_drawn_and_the_table_names_the_quality(traces: Path, tmp_pa
     assert result.exit_code == 0, result.output
     assert {path.name for path in plots.iterdir()} == {"latency_cdf.png", "mode_over_time.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots.iterdir())
-    assert "uncalibrated" in result.stdout or "profile" in result.stdout
+    assert "bundled (quality: smollm2-135m-qa)" in result.stdout  # the shipped profile
