@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -132,6 +133,21 @@ class Attachment:
                 retry_after_s=REATTACH_PAUSE_S,
             )
         return self.view
+
+    async def view_by(self, end_s: float) -> CloudView:
+        """The cloud as known now; where it was lost, once it is back, if that is by ``end_s``.
+
+        Args:
+            end_s: ``time.monotonic`` seconds. A cloud that was never there is not waited for.
+
+        Raises:
+            PeerUnavailableError: not attached.
+        """
+        if self.view is not None and not self.attached.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(end_s - time.monotonic()):
+                    await self.attached.wait()
+        return self.require_view()
 
     async def run(self) -> None:
         """Attaches again and again until cancelled."""

@@ -6,6 +6,7 @@ a first token is given up. It starts no session and reads no clock.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -104,7 +105,7 @@ class Patience:
     due_s: float
     grace_s: float
 
-    def ends_at(self, heard_s: float) -> float:
+    def ends_at(self, heard_s: float = -math.inf) -> float:
         """When to give up if nothing is heard after ``heard_s``. While the cloud is heard the
         answer is only late, and a late answer is better than none."""
         return max(self.due_s + self.grace_s, heard_s + SILENCE_S)

@@ -137,7 +137,8 @@ class InferenceServicer:
             )
 
     def _check_model(self, parameters: GenerateParameters) -> None:
-        model = self._attachment.require_view().model
+        # Of a cloud that is lost for now its last word counts: the question may wait for it.
+        model = (self._attachment.view or self._attachment.require_view()).model
         if parameters.model not in ("", model.name, model.fingerprint):
             raise UnknownModelError(
                 f"The cloud hosts {model.name}, not {parameters.model!r}; leave model empty or "

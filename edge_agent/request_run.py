@@ -99,7 +99,7 @@ class RequestRun:
         Raises:
             ScoutError: the request cannot be served, or was given up.
         """
-        view = self._attachment.require_view()
+        view = await self._attachment.view_by(self._patience.ends_at())
         self._host.require_tokenizer_of(view.model)
         plan = self._plan(view)
         yield self._started(plan, view)

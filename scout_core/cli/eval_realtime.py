@@ -30,6 +30,8 @@ from scout_core.testbed.proxy import LinkEmulator
 
 CLASSES: Final = ("3G", "LTE", "5G")
 """The classes a phone's uplink belongs to; others are left out unless there is nothing else."""
+LATE_S: Final = 60.0
+"""Late answers are waited for through an outage: what fails has failed, and was not given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ async def _testbed(
         DaemonProcess(
             "scout-edge",
             *("--listen", f"127.0.0.1:{edge_port}", "--agent-id", "realtime"),
+            *("--overdue-grace-s", str(LATE_S)),
             *("--cloud", "{}:{}".format(*emulator.address)),
             *("--cloud-model", options.cloud_model, "--scout-model", options.scout_model, *threads),
         ),

@@ -93,9 +93,9 @@ async def test_a_dead_path_is_noticed_within_five_seconds_with_and_without_a_req
             await eventually(notice, within_s=8.0)
         assert noticed_s["session_reconnecting"] < NOTICED_S + SLACK_S
         assert noticed_s["cloud_detached"] < NOTICED_S + SLACK_S
-        # Nobody is left to guess meanwhile: a new request is refused at once.
-        with pytest.raises(PeerUnavailableError, match="not reachable"):
-            await asyncio.wait_for(answer(pair.client, WHOLE_KV), 1)
+        # A question asked meanwhile waits for the link, which is back before it is due.
+        waited = await asyncio.wait_for(answer(pair.client, WHOLE_KV), 20)
+        assert waited.finished.deadline_met
         disturbed = await asyncio.wait_for(asking, 20)
         assert "resumed" in disturbed.finished.degradation
 
@@ -131,3 +131,20 @@ async def test_a_slow_link_makes_an_answer_late_and_not_fail(model: Path) -> Non
         assert got.tokens
         assert not got.finished.deadline_met
         assert got.finished.timing.ttft_s > 1.5
+
+
+async def test_a_question_asked_while_the_cloud_is_lost_is_refused_when_its_time_is_up(
+    model: Path,
+) -> None:
+    async with linked(model) as pair:
+        await answer(pair.client, WHOLE_KV)
+        with capture_logs() as logs:
+            pair.link.outage(LONG_OUTAGE_S)
+            await eventually(
+                lambda: any(entry["event"] == "cloud_detached" for entry in logs),
+                within_s=NOTICED_S + SLACK_S,
+            )
+        began_s = time.monotonic()
+        with pytest.raises(PeerUnavailableError, match="not reachable"):
+            await answer(pair.client, replace(WHOLE_KV, deadline_s=0.5))
+        assert 0.5 < time.monotonic() - began_s < 0.5 + 1.0 + SLACK_S
