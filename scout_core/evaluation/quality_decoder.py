@@ -113,7 +113,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, run: Pass) -> Tensor:
     mask = run.mask
     if mask is None:
         out = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=run.causal, enable_gqa=True, dropout_p=run.dropout
+            query, key, value, is_causal=True, enable_gqa=True, dropout_p=run.dropout
         )
     else:
         kv_heads = key.shape[1]
@@ -129,13 +129,12 @@ class Pass:
     """What one forward pass attends to.
 
     ``mask`` is bool ``[B, 1, L or 1, past + L]`` (True attends) or None; without a mask attention
-    is causal (no past) or, with ``causal=False``, unrestricted. ``past`` is written in place.
+    is causal (no past). ``past`` is written in place.
     """
 
     positions: Tensor
     mask: Tensor | None = None
     past: KeyValues | None = None
-    causal: bool = True
     keep_cache: bool = False
     observe: Observer | None = None
     dropout: float = 0.0

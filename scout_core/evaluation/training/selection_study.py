@@ -25,27 +25,16 @@ from scout_core.evaluation.quality_answers import (
 from scout_core.evaluation.training.corpus import Item
 from scout_core.evaluation.training.prompts import Prompter
 from scout_core.evaluation.training.sampling import by_length
-from scout_core.selection.selectors import kept_count
+from scout_core.selection import PoolKind, pooled, select_top
 
 Floats = NDArray[np.float64]
 MAX_ANSWER_TOKENS = 32
 
 
-def smoothed(scores: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Centred moving average; the ends average what is there."""
-    width = min(width, len(scores) - 1 + len(scores) % 2)
-    if width <= 1:
-        return scores
-    kernel = np.ones(width, dtype=np.float32)
-    total = np.convolve(scores, kernel, mode="same")
-    return (total / np.convolve(np.ones_like(scores), kernel, mode="same")).astype(np.float32)
-
-
 def top_positions(scores: NDArray[np.float32], retention: float, width: int) -> list[int]:
-    """Sorted indices of the best positions after smoothing."""
-    wanted = kept_count(len(scores), retention)
-    order = np.argsort(-smoothed(scores, width), kind="stable")[:wanted]
-    return sorted(order.tolist())
+    """Sorted indices of the best positions after averaging over ``width`` neighbours."""
+    wide = pooled(torch.from_numpy(np.ascontiguousarray(scores)), width, PoolKind.AVERAGE)
+    return select_top(wide, retention).tolist()
 
 
 def answer_recall(items: Sequence[Item], kept: Sequence[Sequence[int]]) -> Floats:

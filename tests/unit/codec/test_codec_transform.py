@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,43 +17,15 @@ from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
 from scout_core.codec.transform_payload import LEVELS
 from scout_core.errors import CodecError, ProfileError
-from scout_core.evaluation.codec_fit import fit_basis
-from scout_core.evaluation.codec_statistics import CacheStatistics, grouped_rows
 from scout_core.geometry import KvGeometry
-from scout_core.modes import ModelFingerprint
+from tests.support.synthetic_caches import (
+    GEOMETRY,
+    THETA,
+    synthetic_basis,
+    synthetic_cache,
+)
 
-GEOMETRY = KvGeometry(layers=4, kv_heads=2, head_dim=8)
-THETA = 10_000.0
-GROUPS = 2
-RANK = 12
-
-
-def synthetic(positions: Sequence[int], seed: int) -> torch.Tensor:
-    """A cache whose layers are correlated: a few hidden causes a position, rotated keys."""
-    generator = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(RANK, 4 * 2 * 2 * 8, generator=torch.Generator().manual_seed(99))
-    causes = torch.randn(len(positions), RANK, generator=generator)
-    noise = 0.05 * torch.randn(len(positions), 4 * 2 * 2 * 8, generator=generator)
-    rows = (causes @ mixing + noise + 1.0).reshape(len(positions), 4, 2, 2, 8)
-    kv = rows.permute(1, 2, 3, 0, 4).contiguous()
-    kv[:, 0] = Rotation.at(torch.tensor(positions), 8, THETA).applied(kv[:, 0])
-    return kv.to(torch.bfloat16)
-
-
-def fitted() -> TransformBasis:
-    statistics = CacheStatistics(GEOMETRY, GROUPS)
-    samples: list[torch.Tensor] = []
-    for seed in range(12):
-        rotation = Rotation.at(torch.arange(100), 8, THETA)
-        rows = grouped_rows(synthetic(range(100), seed), GROUPS, rotation)
-        statistics.add_rows(rows)
-        generator = torch.Generator().manual_seed(1000 + seed)
-        statistics.add_gradients(torch.randn(rows.shape, generator=generator), 0.01)
-        samples.append(rows)
-    return fit_basis(ModelFingerprint("synthetic"), statistics, THETA, samples)
-
-
-BASIS = fitted()
+BASIS = synthetic_basis()
 
 
 def relative_error(kv: torch.Tensor, decoded: torch.Tensor) -> float:
@@ -62,7 +33,7 @@ def relative_error(kv: torch.Tensor, decoded: torch.Tensor) -> float:
 
 
 def test_coarser_levels_cost_fewer_bytes_and_more_error() -> None:
-    kv = synthetic(range(80), 50)
+    kv = synthetic_cache(range(80), 50)
     sizes: list[int] = []
     errors: list[float] = []
     for level in (0, 8, 16, 24):
@@ -76,7 +47,7 @@ def test_coarser_levels_cost_fewer_bytes_and_more_error() -> None:
 
 
 def test_at_equal_error_it_is_far_smaller_than_int8_groups() -> None:
-    kv = synthetic(range(200), 51)
+    kv = synthetic_cache(range(200), 51)
     groups = codec_by_name("int8_groups")
     codec = TransformCodec.at(BASIS, 4, range(200))
     payload = codec.encode(kv)
@@ -86,7 +57,7 @@ def test_at_equal_error_it_is_far_smaller_than_int8_groups() -> None:
 
 def test_gathered_positions_are_coded_at_their_own_rotation() -> None:
     positions = [0, 1, 5, 40, 41, 99]
-    kv = synthetic(positions, 52)
+    kv = synthetic_cache(positions, 52)
     right = TransformCodec.at(BASIS, 4, positions)
     wrong = TransformCodec.at(BASIS, 4, range(6))
     assert relative_error(kv, right.decode(right.encode(kv), GEOMETRY, 6)) < 0.05
@@ -94,7 +65,7 @@ def test_gathered_positions_are_coded_at_their_own_rotation() -> None:
 
 
 def test_blocks_decode_wherever_they_start() -> None:
-    kv = synthetic(range(100), 53)
+    kv = synthetic_cache(range(100), 53)
     whole = TransformCodec.at(BASIS, 4, range(100))
     decoded = whole.decode(whole.encode(kv), GEOMETRY, 100)
     part = TransformCodec.at(BASIS, 4, range(64, 100))
@@ -103,7 +74,7 @@ def test_blocks_decode_wherever_they_start() -> None:
 
 
 def test_the_payload_says_its_level() -> None:
-    kv = synthetic(range(30), 54)
+    kv = synthetic_cache(range(30), 54)
     coarse, fine = (TransformCodec.at(BASIS, level, range(30)) for level in (16, 0))
     payload = coarse.encode(kv)
     assert torch.equal(fine.decode(payload, GEOMETRY, 30), coarse.decode(payload, GEOMETRY, 30))
@@ -113,7 +84,7 @@ def test_the_payload_says_its_level() -> None:
 def test_hosts_without_integer_products_decode_the_same_bits(
     positions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kv = synthetic(range(4, 4 + positions), 61)
+    kv = synthetic_cache(range(4, 4 + positions), 61)
     kv[1, 1, 0, positions // 2] = 300.0
     codec = TransformCodec.at(BASIS, 0, range(4, 4 + positions))
     payload = codec.encode(kv)
@@ -124,7 +95,7 @@ def test_hosts_without_integer_products_decode_the_same_bits(
 
 
 def test_threads_do_not_change_a_bit() -> None:
-    kv = synthetic(range(300), 62)
+    kv = synthetic_cache(range(300), 62)
     codec = TransformCodec.at(BASIS, 10, range(300))
     payload = codec.encode(kv)
     with at_most_threads(1):
@@ -135,7 +106,7 @@ def test_threads_do_not_change_a_bit() -> None:
 
 def test_fixed_levels_take_the_bits_they_say_and_more_bits_lessen_the_error() -> None:
     positions = range(4, 260)
-    kv = synthetic(positions, 63)
+    kv = synthetic_cache(positions, 63)
     errors: list[float] = []
     for eighths in (8, 16, 24, 32):
         codec = TransformCodec.at(BASIS, 31 + eighths, positions)
@@ -150,7 +121,7 @@ def test_fixed_levels_take_the_bits_they_say_and_more_bits_lessen_the_error() ->
 
 
 def test_outliers_survive_as_escapes() -> None:
-    kv = synthetic(range(40), 55)
+    kv = synthetic_cache(range(40), 55)
     kv[2, 0, 1, 20] = 500.0
     codec = TransformCodec.at(BASIS, 0, range(40))
     decoded = codec.decode(codec.encode(kv), GEOMETRY, 40)
@@ -158,7 +129,7 @@ def test_outliers_survive_as_escapes() -> None:
 
 
 def test_calibrated_sinks_cost_nothing_and_foreign_ones_are_kept_exact_enough() -> None:
-    usual = synthetic(range(40), 60)
+    usual = synthetic_cache(range(40), 60)
     for sink in range(BASIS.sinks.shape[1]):
         row = BASIS.sinks[:, sink].reshape(2, 4, 2, 8).transpose(0, 1).clone()
         rotation = Rotation.at(torch.tensor([sink]), 8, THETA)
@@ -181,7 +152,7 @@ def test_rotation_is_undone_exactly_enough() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
 def test_nonfinite_or_boundless_input_is_refused(bad: float) -> None:
-    kv = synthetic(range(10), 56)
+    kv = synthetic_cache(range(10), 56)
     kv[0, 0, 0, 3, 2] = bad
     with pytest.raises(CodecError):
         TransformCodec.at(BASIS, 0, range(10)).encode(kv)
@@ -189,7 +160,7 @@ def test_nonfinite_or_boundless_input_is_refused(bad: float) -> None:
 
 def test_other_geometry_level_or_count_is_refused() -> None:
     codec = TransformCodec.at(BASIS, 4, range(10))
-    payload = codec.encode(synthetic(range(10), 57))
+    payload = codec.encode(synthetic_cache(range(10), 57))
     with pytest.raises(CodecError):
         codec.decode(payload, KvGeometry(4, 2, 16), 10)
     with pytest.raises(CodecError):
@@ -199,7 +170,7 @@ def test_other_geometry_level_or_count_is_refused() -> None:
             TransformCodec.at(BASIS, level, range(10))
 
 
-PAYLOAD = TransformCodec.at(BASIS, 6, range(12)).encode(synthetic(range(12), 58))
+PAYLOAD = TransformCodec.at(BASIS, 6, range(12)).encode(synthetic_cache(range(12), 58))
 
 
 @settings(max_examples=300)
@@ -221,7 +192,7 @@ def test_the_artefact_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "basis.safetensors"
     BASIS.save(path)
     loaded = TransformBasis.load(path)
-    kv = synthetic(range(20), 59)
+    kv = synthetic_cache(range(20), 59)
     first, second = (TransformCodec.at(basis, 5, range(20)) for basis in (BASIS, loaded))
     assert first.encode(kv) == second.encode(kv)
 
