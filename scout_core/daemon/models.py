@@ -11,8 +11,12 @@ from scout_core.rpc.registration import ModelDescription
 log = structlog.get_logger("scout.daemon")
 
 
-def describe_model(engine: Engine) -> ModelDescription:
-    """What the other end needs to know about a loaded model."""
+def describe_model(engine: Engine, transform: str = "") -> ModelDescription:
+    """What the other end needs to know about a loaded model.
+
+    Args:
+        transform: digest of the transform basis held for it; empty: none.
+    """
     return ModelDescription(
         name=engine.name,
         fingerprint=engine.fingerprint,
@@ -21,6 +25,7 @@ def describe_model(engine: Engine) -> ModelDescription:
         vocabulary=engine.vocabulary,
         context_limit_tokens=engine.context_limit_tokens,
         compute_dtype=engine.compute_dtype,
+        transform=transform,
     )
 
 

@@ -25,6 +25,8 @@ class ModelDescription:
     vocabulary: int
     context_limit_tokens: int
     compute_dtype: str
+    transform: str = ""
+    """Digest of the transform basis held for it; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ def model_message(model: ModelDescription) -> types_pb2.Model:
         vocabulary=model.vocabulary,
         context_limit_tokens=model.context_limit_tokens,
         compute_dtype=model.compute_dtype,
+        transform=model.transform,
     )
 
 
@@ -61,6 +64,7 @@ def model_from_message(message: types_pb2.Model) -> ModelDescription:
         vocabulary=message.vocabulary,
         context_limit_tokens=message.context_limit_tokens,
         compute_dtype=message.compute_dtype,
+        transform=message.transform,
     )
 
 

@@ -84,7 +84,7 @@ class Token(_message.Message):
     def __init__(self, text: _Optional[str] = ..., token_id: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("finish_reason", "mode", "degradation", "bytes", "timing", "answer_tokens", "deadline_met")
+    __slots__ = ("finish_reason", "mode", "degradation", "bytes", "timing", "answer_tokens", "deadline_met", "kv_codecs")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class Finished(_message.Message):
     TIMING_FIELD_NUMBER: _ClassVar[int]
     ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MET_FIELD_NUMBER: _ClassVar[int]
+    KV_CODECS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: _types_pb2.FinishReason
     mode: _types_pb2.Mode
     degradation: str
@@ -99,7 +100,8 @@ class Finished(_message.Message):
     timing: Timing
     answer_tokens: int
     deadline_met: bool
-    def __init__(self, finish_reason: _Optional[_Union[_types_pb2.FinishReason, str]] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., degradation: _Optional[str] = ..., bytes: _Optional[_Union[_types_pb2.ByteCount, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., answer_tokens: _Optional[int] = ..., deadline_met: _Optional[bool] = ...) -> None: ...
+    kv_codecs: str
+    def __init__(self, finish_reason: _Optional[_Union[_types_pb2.FinishReason, str]] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., degradation: _Optional[str] = ..., bytes: _Optional[_Union[_types_pb2.ByteCount, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., answer_tokens: _Optional[int] = ..., deadline_met: _Optional[bool] = ..., kv_codecs: _Optional[str] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("ttft_s", "total_s", "edge_prefill_s", "edge_score_s", "edge_encode_s", "transfer_s", "cloud_inject_s", "cloud_prefill_s", "cloud_queue_s", "deadline_s")

@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14scout/v1/types.proto\x12\x08scout.v1\"P\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_p\x18\x02 \x01(\x02\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"\xc6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\t\x12\x0e\n\x06layers\x18\x04 \x01(\r\x12\x10\n\x08kv_heads\x18\x05 \x01(\r\x12\x10\n\x08head_dim\x18\x06 \x01(\r\x12\x12\n\nvocabulary\x18\x07 \x01(\r\x12\x1c\n\x14\x63ontext_limit_tokens\x18\x08 \x01(\r\x12\x15\n\rcompute_dtype\x18\t \x01(\t\"P\n\tStageCost\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x61se_s\x18\x02 \x01(\x01\x12\x13\n\x0bper_token_s\x18\x03 \x01(\x01\x12\x0f\n\x07samples\x18\x04 \x01(\r\"~\n\tByteCount\x12\x14\n\x0cuplink_bytes\x18\x01 \x01(\x04\x12\x16\n\x0e\x64ownlink_bytes\x18\x02 \x01(\x04\x12\x15\n\rpayload_bytes\x18\x03 \x01(\x04\x12\x15\n\rindices_bytes\x18\x04 \x01(\x04\x12\x15\n\rkv_bf16_bytes\x18\x05 \x01(\x04*\x85\x01\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\x10\n\x0cMODE_KV_BF16\x10\x02\x12\x10\n\x0cMODE_KV_INT8\x10\x03\x12\x10\n\x0cMODE_KV_INT4\x10\x04\x12\x12\n\x0eMODE_KV_SELECT\x10\x05\x12\x0e\n\nMODE_SCOUT\x10\x06*Q\n\tExecution\x12\x19\n\x15\x45XECUTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45XECUTION_EVICT\x10\x01\x12\x14\n\x10\x45XECUTION_SPARSE\x10\x02*w\n\x0c\x43ontextState\x12\x1d\n\x19\x43ONTEXT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONTEXT_STATE_ABSENT\x10\x01\x12\x18\n\x14\x43ONTEXT_STATE_TOKENS\x10\x02\x12\x14\n\x10\x43ONTEXT_STATE_KV\x10\x03*j\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46INISH_REASON_END_OF_TEXT\x10\x01\x12\x1c\n\x18\x46INISH_REASON_MAX_TOKENS\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14scout/v1/types.proto\x12\x08scout.v1\"P\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_p\x18\x02 \x01(\x02\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\"\xd9\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\t\x12\x0e\n\x06layers\x18\x04 \x01(\r\x12\x10\n\x08kv_heads\x18\x05 \x01(\r\x12\x10\n\x08head_dim\x18\x06 \x01(\r\x12\x12\n\nvocabulary\x18\x07 \x01(\r\x12\x1c\n\x14\x63ontext_limit_tokens\x18\x08 \x01(\r\x12\x15\n\rcompute_dtype\x18\t \x01(\t\x12\x11\n\ttransform\x18\n \x01(\t\"P\n\tStageCost\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x61se_s\x18\x02 \x01(\x01\x12\x13\n\x0bper_token_s\x18\x03 \x01(\x01\x12\x0f\n\x07samples\x18\x04 \x01(\r\"~\n\tByteCount\x12\x14\n\x0cuplink_bytes\x18\x01 \x01(\x04\x12\x16\n\x0e\x64ownlink_bytes\x18\x02 \x01(\x04\x12\x15\n\rpayload_bytes\x18\x03 \x01(\x04\x12\x15\n\rindices_bytes\x18\x04 \x01(\x04\x12\x15\n\rkv_bf16_bytes\x18\x05 \x01(\x04*\x85\x01\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_AUTO\x10\x01\x12\x10\n\x0cMODE_KV_BF16\x10\x02\x12\x10\n\x0cMODE_KV_INT8\x10\x03\x12\x10\n\x0cMODE_KV_INT4\x10\x04\x12\x12\n\x0eMODE_KV_SELECT\x10\x05\x12\x0e\n\nMODE_SCOUT\x10\x06*Q\n\tExecution\x12\x19\n\x15\x45XECUTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45XECUTION_EVICT\x10\x01\x12\x14\n\x10\x45XECUTION_SPARSE\x10\x02*w\n\x0c\x43ontextState\x12\x1d\n\x19\x43ONTEXT_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONTEXT_STATE_ABSENT\x10\x01\x12\x18\n\x14\x43ONTEXT_STATE_TOKENS\x10\x02\x12\x14\n\x10\x43ONTEXT_STATE_KV\x10\x03*j\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46INISH_REASON_END_OF_TEXT\x10\x01\x12\x1c\n\x18\x46INISH_REASON_MAX_TOKENS\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'scout.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODE']._serialized_start=528
-  _globals['_MODE']._serialized_end=661
-  _globals['_EXECUTION']._serialized_start=663
-  _globals['_EXECUTION']._serialized_end=744
-  _globals['_CONTEXTSTATE']._serialized_start=746
-  _globals['_CONTEXTSTATE']._serialized_end=865
-  _globals['_FINISHREASON']._serialized_start=867
-  _globals['_FINISHREASON']._serialized_end=973
+  _globals['_MODE']._serialized_start=547
+  _globals['_MODE']._serialized_end=680
+  _globals['_EXECUTION']._serialized_start=682
+  _globals['_EXECUTION']._serialized_end=763
+  _globals['_CONTEXTSTATE']._serialized_start=765
+  _globals['_CONTEXTSTATE']._serialized_end=884
+  _globals['_FINISHREASON']._serialized_start=886
+  _globals['_FINISHREASON']._serialized_end=992
   _globals['_SAMPLING']._serialized_start=34
   _globals['_SAMPLING']._serialized_end=114
   _globals['_MODEL']._serialized_start=117
-  _globals['_MODEL']._serialized_end=315
-  _globals['_STAGECOST']._serialized_start=317
-  _globals['_STAGECOST']._serialized_end=397
-  _globals['_BYTECOUNT']._serialized_start=399
-  _globals['_BYTECOUNT']._serialized_end=525
+  _globals['_MODEL']._serialized_end=334
+  _globals['_STAGECOST']._serialized_start=336
+  _globals['_STAGECOST']._serialized_end=416
+  _globals['_BYTECOUNT']._serialized_start=418
+  _globals['_BYTECOUNT']._serialized_end=544
 # @@protoc_insertion_point(module_scope)

@@ -64,7 +64,7 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "fingerprint", "tokenizer_fingerprint", "layers", "kv_heads", "head_dim", "vocabulary", "context_limit_tokens", "compute_dtype")
+    __slots__ = ("name", "fingerprint", "tokenizer_fingerprint", "layers", "kv_heads", "head_dim", "vocabulary", "context_limit_tokens", "compute_dtype", "transform")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class Model(_message.Message):
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_LIMIT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORM_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     tokenizer_fingerprint: str
@@ -83,7 +84,8 @@ class Model(_message.Message):
     vocabulary: int
     context_limit_tokens: int
     compute_dtype: str
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ..., layers: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., vocabulary: _Optional[int] = ..., context_limit_tokens: _Optional[int] = ..., compute_dtype: _Optional[str] = ...) -> None: ...
+    transform: str
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ..., layers: _Optional[int] = ..., kv_heads: _Optional[int] = ..., head_dim: _Optional[int] = ..., vocabulary: _Optional[int] = ..., context_limit_tokens: _Optional[int] = ..., compute_dtype: _Optional[str] = ..., transform: _Optional[str] = ...) -> None: ...
 
 class StageCost(_message.Message):
     __slots__ = ("stage", "base_s", "per_token_s", "samples")
