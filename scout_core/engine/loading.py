@@ -35,6 +35,8 @@ FAMILIES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma3_text"
 FOLDER_STARTS: Final = ("/", "./", "../", "~")
 """What makes a reference a folder whatever follows; so does a second slash."""
 
+LINE_BREAKS: Final = ("\n", "\n\n")
+
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the fraction of loading done before it, 0 to 1."""
 
@@ -158,8 +160,8 @@ def _config(source: ModelSource) -> tuple[Any, int | None]:
         ) from error
     if config.model_type not in FAMILIES:
         raise UnsupportedModelError(
-            f"'{source.name}' is a {config.model_type} model; Scout runs Llama, Qwen2, Qwen3 and "
-            "Mistral models, and Gemma 3 text models without eviction.",
+            f"'{source.name}' is a {config.model_type} model; Scout runs Llama, Qwen2, Qwen3, "
+            "Mistral and Gemma 3 text models.",
             model=source.name,
         )
     full: int = config.num_hidden_layers
@@ -219,7 +221,11 @@ def _merge(adapter: Path, module: Any) -> None:
 
 
 def _stop_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends a text, by generation config, model config and tokenizer."""
+    """Every id that ends an answer, by generation config, model config and tokenizer.
+
+    A model without a chat template continues text: after its answer it would go on with another
+    question. There the answer ends with its line.
+    """
     named: list[Any] = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
     if (folder / "generation_config.json").is_file():
         generation: Any = GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -230,4 +236,7 @@ def _stop_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
             ids.add(entry)
         elif isinstance(entry, list):
             ids.update(cast("list[int]", entry))
+    if not tokenizer.chat_template:
+        breaks = [tokenizer.encode(text, add_special_tokens=False) for text in LINE_BREAKS]
+        ids.update(encoded[0] for encoded in breaks if len(encoded) == 1)
     return frozenset(ids)

