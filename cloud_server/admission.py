@@ -15,7 +15,6 @@ from scout_core.errors import (
     RetentionError,
     SamplingError,
 )
-from scout_core.modes import Mode
 from scout_core.protocol.opening import OpenParameters
 
 MAX_DEADLINE_S = 600.0
@@ -57,8 +56,6 @@ def check_open(parameters: OpenParameters, host: ModelHost, settings: CloudSetti
             f"max_tokens is {parameters.sampling.max_tokens}, this server allows "
             f"{settings.max_answer_tokens}."
         )
-    if parameters.mode is Mode.KV_SELECT:
-        engine.require_eviction()
 
 
 def payload_limit_bytes(

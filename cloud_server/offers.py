@@ -15,7 +15,7 @@ from cloud_server.host import ModelHost
 from scout_core.allocation.offer import MAX_OFFERS, Offer
 from scout_core.control.cost import Stage
 from scout_core.control.offers import kept_tokens
-from scout_core.errors import ModeUnavailableError, RequestError
+from scout_core.errors import RequestError
 from scout_core.modes import Execution, Mode, TenantId
 from scout_core.protocol.opening import Offer as OpenedOffer
 from scout_core.protocol.opening import OpenParameters
@@ -48,12 +48,11 @@ def alternatives_of(
 
     Raises:
         RequestError, RetentionError: a figure is out of its range, or too many offers.
-        ModeUnavailableError: this model can serve none of the offers.
     """
     opened = parameters.offers or (_announced(parameters, host),)
     if len(opened) > MAX_OFFERS:
         raise RequestError(f"{len(opened)} offers; a session may make {MAX_OFFERS}.")
-    feasible = tuple(
+    return tuple(
         Alternative(
             Offer(
                 offer.mode,
@@ -67,13 +66,7 @@ def alternatives_of(
             offer.execution,
         )
         for offer in opened
-        if host.engine.supports_eviction or offer.mode is not Mode.KV_SELECT
     )
-    if not feasible:
-        raise ModeUnavailableError(
-            f"{host.engine.name} cannot leave positions out; offer a mode other than kv_select."
-        )
-    return feasible
 
 
 def most_payload_bytes(alternatives: tuple[Alternative, ...], context_tokens: int) -> int:

@@ -43,13 +43,12 @@ def _run_stages(engine: Engine, length: int, costs: CostModel) -> None:
         engine.inject(copy, 0, codec.decode(payload, engine.geometry, length))
 
     costs.observe(Stage.CLOUD_INJECT, length, seconds_of(inject))
-    if engine.supports_eviction:
-        positions = list(range(0, 2 * length, 2))
-        costs.observe(
-            Stage.CLOUD_SPARSE,
-            length,
-            seconds_of(lambda: engine.sparse_prefill(tokens, positions, 2 * length)),
-        )
+    positions = list(range(0, 2 * length, 2))
+    costs.observe(
+        Stage.CLOUD_SPARSE,
+        length,
+        seconds_of(lambda: engine.sparse_prefill(tokens, positions, 2 * length)),
+    )
     tail = engine.prompt.tail_tokens(QUESTION)
     decoder = engine.decoder(cache, tail, SamplingOptions(max_tokens=DECODE_STEPS))
     costs.observe(Stage.CLOUD_FIRST_TOKEN, len(tail), seconds_of(decoder.step))

@@ -48,7 +48,6 @@ class Engine:
         heads: query heads per layer.
         vocabulary: token ids are below this.
         context_limit_tokens: most positions of prompt and answer together.
-        supports_eviction: whether positions may be left out of its cache.
         block_tokens: positions per prefill block.
         prompt: tokenises prompts.
     """
@@ -73,7 +72,6 @@ class Engine:
         self.hidden_size: int = config.hidden_size
         window: int = config.max_position_embeddings
         self.context_limit_tokens = min(window, options.context_limit_tokens or window)
-        self.supports_eviction = not _slides(config)
         self.block_tokens = options.block_tokens
         self.prompt = PromptTemplate.from_tokenizer(model.tokenizer)
 
@@ -94,15 +92,6 @@ class Engine:
         engine = cls(load_model(options, progress), options)
         progress("ready", 1.0)
         return engine
-
-    def require_eviction(self) -> None:
-        """Raises UnsupportedModelError if positions cannot be left out of this model's cache."""
-        if not self.supports_eviction:
-            raise UnsupportedModelError(
-                f"{self.name} has sliding-window layers: leaving positions out (kv_select, scout) "
-                "is not supported for it. Use kv_bf16, kv_int8 or kv_int4, or another model.",
-                model=self.name,
-            )
 
     @property
     def module(self) -> Any:
@@ -193,9 +182,7 @@ class Engine:
         Raises:
             PositionsError: unsorted, repeated, already passed, or not before ``next_position``.
             CodecError: wrong shape or type, or values that are not finite.
-            UnsupportedModelError: a model with sliding-window layers.
         """
-        self.require_eviction()
         wanted = _as_positions(positions)
         first_free = int(cache.positions[-1]) + 1 if cache.length else 0
         self._check_positions(wanted, first_free, next_position)
@@ -212,9 +199,7 @@ class Engine:
 
         Raises:
             PositionsError: unsorted, repeated or not stored.
-            UnsupportedModelError: a model with sliding-window layers.
         """
-        self.require_eviction()
         wanted = _as_positions(keep_positions)
         self._check_positions(wanted, 0, cache.next_position)
         entries = torch.searchsorted(cache.positions, wanted)
@@ -237,9 +222,7 @@ class Engine:
         Raises:
             PositionsError: not one position per token, unsorted, or not before ``next_position``.
             ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
-            UnsupportedModelError: a model with sliding-window layers.
         """
-        self.require_eviction()
         wanted = _as_positions(positions)
         if wanted.shape[0] != len(tokens):
             raise PositionsError(f"{len(tokens)} tokens came with {wanted.shape[0]} positions.")
@@ -390,14 +373,6 @@ def _as_positions(positions: Positions) -> torch.Tensor:
     if given.numel() and (given.is_floating_point() or given.dtype is torch.bool):
         raise PositionsError(f"Positions must be whole numbers, got {given.dtype}.")
     return given.to(torch.int64).cpu()
-
-
-def _slides(config: Any) -> bool:
-    """Whether any layer sees only a window of the past."""
-    kinds: list[str] | None = getattr(config, "layer_types", None)
-    if kinds is not None:
-        return "sliding_attention" in kinds
-    return getattr(config, "sliding_window", None) is not None
 
 
 def _silent(stage: str, fraction: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scout_core.engine import Engine
-from scout_core.errors import UnknownContextError, UnsupportedModelError
+from scout_core.errors import UnknownContextError
 from scout_core.modes import Execution, Mode
 from scout_core.rpc.client import Ask, InferenceClient
 from scout_core.sampling import SamplingOptions
@@ -21,7 +21,7 @@ from tests.support.testbed import (
     running_edge,
     running_pair,
 )
-from tests.support.tiny_models import FAMILIES, SLIDING, save_tiny_model, tiny_engine
+from tests.support.tiny_models import FAMILIES, save_tiny_model, tiny_engine
 
 ANSWER_TOKENS = 8
 
@@ -185,13 +185,3 @@ async def test_cloud_answers_direct_callers_with_the_same_tokens(
     assert got.started.mode == got.finished.mode
 
 
-async def test_sliding_window_model_serves_whole_caches_and_refuses_parts(tmp_path: Path) -> None:
-    folder = save_tiny_model(tmp_path, SLIDING)
-    async with running_pair(folder) as pair:
-        whole = await answer(pair.client, ask(Mode.KV_INT8))
-        assert len(whole.tokens) > 0
-        with pytest.raises(UnsupportedModelError):
-            await answer(pair.client, ask(Mode.KV_SELECT, retention=0.5))
-        with pytest.raises(UnsupportedModelError):
-            await answer(pair.client, ask(Mode.SCOUT, retention=0.5, execution=Execution.EVICT))
-        assert (await answer(pair.client, ask(Mode.KV_INT8))).tokens == whole.tokens

@@ -30,8 +30,10 @@ from transformers import (
 
 from scout_core.engine import Engine, EngineOptions
 
-FAMILIES: Final = ("llama", "qwen2", "qwen3", "mistral")
+FAMILIES: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma3")
 SLIDING: Final = "gemma3"
+"""The family with sliding windows: two layers of three see this many positions."""
+SLIDING_WINDOW: Final = 8
 LAYERS: Final = 3
 HEADS: Final = 4
 KV_HEADS: Final = 2
@@ -107,18 +109,27 @@ def reference_logits(
     """Logits ``[count, vocabulary]`` of plain transformers, eager attention, explicit mask.
 
     Args:
-        mask: bool ``[count, count]``, true where a row (query) sees a column (key).
+        mask: bool ``[count, count]``, true where a row (query) sees a column (key); windows of
+            layers that have them are added here.
     """
     model = reference_model(folder)
-    bias = torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))[None, None]
+    places = torch.tensor(list(positions))
+    near = places[:, None] - places[None, :] < SLIDING_WINDOW
+    bias: Any = _bias(mask)
+    if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
+        bias = {"full_attention": bias, "sliding_attention": _bias(mask & near)}
     with torch.no_grad():
         output = model(
             input_ids=torch.tensor([list(tokens)]),
-            position_ids=torch.tensor([list(positions)]),
+            position_ids=places[None],
             attention_mask=bias,
             use_cache=False,
         )
     return output.logits[0]
+
+
+def _bias(mask: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(mask.shape).masked_fill(~mask, float("-inf"))[None, None]
 
 
 def reference_model(folder: Path) -> Any:
@@ -171,7 +182,7 @@ def _model(family: str, vocabulary: int) -> Any:
             return Gemma3ForCausalLM(
                 Gemma3TextConfig(
                     **shape,
-                    sliding_window=8,
+                    sliding_window=SLIDING_WINDOW,
                     query_pre_attn_scalar=HEAD_DIM,
                     layer_types=["sliding_attention", "full_attention", "sliding_attention"],
                 )

@@ -26,13 +26,12 @@ from scout_core.errors import (
     RetentionError,
     SamplingError,
     ScoutError,
-    UnsupportedModelError,
 )
 from scout_core.modes import Mode, ModelFingerprint
 from scout_core.protocol.opening import OpenParameters
 from scout_core.sampling import SamplingOptions
 from tests.support.raw_session import opening
-from tests.support.tiny_models import SLIDING, save_tiny_model, tiny_engine
+from tests.support.tiny_models import save_tiny_model, tiny_engine
 
 SETTINGS = load_settings(CloudSettings, None, {})
 TOKENS = tuple(range(10, 60))
@@ -83,13 +82,6 @@ def test_impossible_request_is_refused(
 
 def test_late_resume_is_admitted_though_its_deadline_has_passed(host: ModelHost) -> None:
     check_open(opening(host, TOKENS, deadline_s=-20.0), host, SETTINGS)
-
-
-def test_part_of_a_cache_is_refused_for_a_model_with_sliding_windows(tmp_path: Path) -> None:
-    sliding = host_with(tiny_engine(save_tiny_model(tmp_path, SLIDING)))
-    check_open(opening(sliding, TOKENS, mode=Mode.KV_INT8), sliding, SETTINGS)
-    with pytest.raises(UnsupportedModelError, match="sliding"):
-        check_open(opening(sliding, TOKENS, mode=Mode.KV_SELECT), sliding, SETTINGS)
 
 
 def test_payload_limit_holds_every_mode_that_the_session_may_switch_to(host: ModelHost) -> None:

@@ -240,7 +240,9 @@ def test_a_configured_limit_is_below_the_window(llama_folder: Path) -> None:
     assert caught.value.details == {"needed_tokens": "33", "limit_tokens": "32"}
 
 
-def test_sliding_windows_are_applied_in_full_modes_and_eviction_is_refused(tmp_path: Path) -> None:
+def test_windows_count_original_positions_and_transformers_makes_the_same_ones(
+    tmp_path: Path,
+) -> None:
     folder = save_tiny_model(tmp_path, SLIDING)
     engine = tiny_engine(folder)
     prefix, tail = random_tokens(engine, PREFIX_TOKENS), random_tokens(engine, TAIL_TOKENS, 1)
@@ -249,8 +251,3 @@ def test_sliding_windows_are_applied_in_full_modes_and_eviction_is_refused(tmp_p
     with torch.no_grad():  # with no mask given, transformers makes the windowed ones itself
         theirs = reference_model(folder)(input_ids=torch.tensor([prefix + tail])).logits[0, -1]
     torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
-    assert not engine.supports_eviction
-    with pytest.raises(UnsupportedModelError, match="sliding-window"):
-        engine.evict(cache, KEPT)
-    with pytest.raises(UnsupportedModelError, match="sliding-window"):
-        engine.sparse_prefill(prefix[:2], (0, 1), 5)

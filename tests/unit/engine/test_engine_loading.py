@@ -40,9 +40,7 @@ def test_an_engine_says_what_it_is(llama: Engine, llama_folder: Path) -> None:
     assert (geometry.layers, geometry.kv_heads, geometry.head_dim) == (LAYERS, KV_HEADS, HEAD_DIM)
     assert (llama.layers, llama.compute_dtype) == (LAYERS, "float32")
     assert llama.context_limit_tokens == WINDOW_TOKENS
-    assert llama.supports_eviction
     assert llama.vocabulary > max(llama.prompt.head_tokens)
-    llama.require_eviction()
 
 
 def test_progress_is_told_in_order_up_to_ready(llama_folder: Path) -> None:
