@@ -13,7 +13,6 @@ from scout_core.errors import (
     ContextTooLongError,
     EmptyInputError,
     PositionsError,
-    UnsupportedModelError,
 )
 from tests.support.tiny_models import (
     BLOCK_TOKENS,
