@@ -18,6 +18,7 @@ from cloud_server.stream_window import stream_window_bytes
 from cloud_server.transport_servicer import TransportServicer
 from cloud_server.uplink import Uplink
 from cloud_server.warm_up import warm_up
+from scout_core.codec.bases import configured_basis
 from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.models import load_engine
 from scout_core.daemon.worker import TorchWorker
@@ -35,8 +36,12 @@ class CloudServer:
     def __init__(self, settings: CloudSettings) -> None:
         self.settings = settings
         self.port = 0
+        capacities, round_trip_s = (
+            settings.uplink_capacity_bytes_per_s,
+            settings.uplink_round_trip_s,
+        )
         self._server = RpcServer(
-            settings.write_timeout_s, stream_window_bytes(settings.uplink_capacity_bytes_per_s)
+            settings.write_timeout_s, stream_window_bytes(capacities, round_trip_s)
         )
         self._worker = TorchWorker()
         self._control: ControlServicer | None = None
@@ -61,8 +66,11 @@ class CloudServer:
             contexts=ContextStore(settings.context_store_bytes, settings.context_ttl_s),
             max_requests=settings.max_requests,
             payload_budget_bytes=settings.payload_budget_bytes,
+            transform=await self._worker.run(
+                configured_basis, settings.transform, engine.fingerprint
+            ),
         )
-        await self._worker.run(warm_up, engine, host.cost_model)
+        await self._worker.run(warm_up, engine, host.transform, host.cost_model)
         self._control = ControlServicer(settings, host, AgentRegistry(), self.uplink)
         self._transport = TransportServicer(settings, host, self.uplink, self.metrics)
         self._server.grpc_server.add_generic_rpc_handlers(

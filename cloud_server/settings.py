@@ -70,6 +70,13 @@ class CloudSettings(ServingSettings):
         'uplinks named here are scheduled among their agents, others are not. "learn": follow what '
         "crosses it and how long that waits.",
     )
+    uplink_round_trip_s: float = Field(
+        0.1,
+        gt=0,
+        le=5,
+        description="Longest round trip over which one agent alone is to fill a scheduled uplink, "
+        "seconds. Smaller: an agent that floods takes less from the others.",
+    )
     uplink_deadline_reserve: float = Field(
         0.1,
         ge=0,

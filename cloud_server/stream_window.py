@@ -11,22 +11,28 @@ from typing import Final
 
 from cloud_server.settings import LEARN, Capacity
 
-ROUND_TRIP_S: Final = 0.2
-"""Up to this round trip one stream can fill the uplink; longer paths need several."""
-SMALLEST_BYTES: Final = 64 * 1024
-"""The window HTTP/2 begins with, less one byte (RFC 9113, section 6.9.2)."""
+GAIN: Final = 1.5
+"""Over the bandwidth-delay product, as the credit window's: acks and credit come in steps."""
+SMALLEST_BYTES: Final = 4 * 1024
+"""It need not hold a message: for one that is being read grpc opens the window to its end."""
 LARGEST_BYTES: Final = 8 * 1024 * 1024
-LEARNT_BYTES: Final = 1024 * 1024
-"""Where the capacity is learnt: 40 Mbit/s at the round trip above."""
+LEARNT_BYTES_PER_S: Final = 5_000_000.0
+"""Assumed where the capacity is learnt: 40 Mbit/s."""
 
 
-def stream_window_bytes(capacities: Mapping[str, Capacity]) -> int | None:
-    """Of the fastest scheduled uplink; None where no uplink is scheduled, as nobody shares then."""
+def stream_window_bytes(capacities: Mapping[str, Capacity], round_trip_s: float) -> int | None:
+    """What one stream needs to fill the fastest scheduled uplink.
+
+    Args:
+        capacities: of each scheduled uplink.
+        round_trip_s: the longest over which one stream is to fill it.
+
+    Returns:
+        Bytes; None where no uplink is scheduled, as nobody shares then.
+    """
     if not capacities:
         return None
-    return max(
-        LEARNT_BYTES
-        if figure == LEARN
-        else min(max(round(figure * ROUND_TRIP_S), SMALLEST_BYTES), LARGEST_BYTES)
-        for figure in capacities.values()
+    fastest = max(
+        LEARNT_BYTES_PER_S if figure == LEARN else figure for figure in capacities.values()
     )
+    return min(max(round(GAIN * fastest * round_trip_s), SMALLEST_BYTES), LARGEST_BYTES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -21,9 +21,8 @@ WINDOW_BYTES = 128 * 1024
 SETTLED_S = 2.0
 
 
-async def unread(_: AsyncIterator[bytes], __: Any) -> AsyncGenerator[bytes]:
+async def unread(_: AsyncIterator[bytes], __: Any) -> None:
     """Opens, and reads nothing."""
-    yield b""
     await asyncio.sleep(60)
 
 
