@@ -57,6 +57,11 @@ class ScoutContext:
 class ScoutScorer(Protocol):
     """Scores contexts. Runs in the torch thread."""
 
+    @property
+    def selector_name(self) -> str:
+        """How its scores come about, as responses report it."""
+        ...
+
     def score(
         self, context: ScoutContext, question: str, prefix: KvCache | None = None
     ) -> ScoredContext:

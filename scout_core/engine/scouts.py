@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from scout_core.engine.aligned_scout import AlignedScorer
 from scout_core.engine.engine import Engine
-from scout_core.engine.scoring import AttentionScorer
+from scout_core.engine.scoring import AttentionScorer, ScoutScorer
 from scout_core.engine.trained_scout import TrainedScorer
 from scout_core.models.bundled import readout_file
 from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
@@ -28,3 +29,15 @@ def scorer_for(engine: Engine, weights: HeadWeights | None) -> AttentionScorer |
         if path is not None:
             return TrainedScorer(engine, load_readout(path, torch.device("cpu")))
     return AttentionScorer(engine, weights)
+
+
+def scorer_between(scout: Engine, asked: Engine, weights: HeadWeights | None) -> ScoutScorer:
+    """``scorer_for`` the scout, scoring the tokens of ``asked``, whatever its tokenizer is.
+
+    Raises:
+        ProfileError, UnknownModelError: as ``scorer_for``.
+    """
+    scorer = scorer_for(scout, weights)
+    if scout.tokenizer_fingerprint == asked.tokenizer_fingerprint:
+        return scorer
+    return AlignedScorer(scorer, scout.prompt, asked.prompt)

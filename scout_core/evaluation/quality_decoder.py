@@ -5,8 +5,10 @@ questions in one batch, one selection per row, any attention mask, weights that 
 It knows nothing of files, tokenizers or adapters; weights come in as stacks over layers.
 
 Supports what Llama, Mistral and SmolLM2 have in common: RMSNorm, rotary positions over the whole
-head, grouped-query attention, SwiGLU, tied or untied embeddings, no biases. The test
-``test_decoder_equals_transformers`` compares it with the engine's model.
+head, grouped-query attention, SwiGLU, tied or untied embeddings, no biases; and what Gemma 3 adds
+to that: norms of queries, keys and sublayer outputs, GELU, scaled embeddings, local rotary
+frequencies, windows (of which it only knows that they must not bite). The tests compare it with
+the engine's models.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from scout_core.errors import UnsupportedModelError
+
 PROJECTIONS = (
     "self_attn.q_proj",
     "self_attn.k_proj",
@@ -28,6 +32,9 @@ PROJECTIONS = (
     "mlp.down_proj",
 )
 NORMS = ("input_layernorm", "post_attention_layernorm")
+"""Before attention and before the MLP."""
+EXTRA_NORMS = ("self_attn.q_norm", "self_attn.k_norm", "attention_output_norm", "mlp_output_norm")
+"""Of queries and keys, and of what attention and MLP add; Gemma 3 has them."""
 
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called per layer with (layer, queries [B, heads, L, D], keys [B, kv_heads, Lk, D]), rotated."""
@@ -43,6 +50,13 @@ class DecoderShape:
     head_dim: int
     rope_theta: float
     norm_epsilon: float
+    embedding_scale: float = 1.0
+    gelu: bool = False
+    local_layers: frozenset[int] = frozenset()
+    """Layers with a sliding window; they rotate by ``local_rope_theta``."""
+    local_rope_theta: float = 0.0
+    window: int | None = None
+    """Positions that those see. Longer prompts are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +108,11 @@ def stacked_weights(state: Mapping[str, Tensor], layers: int) -> dict[str, Tenso
     }
 
 
-def _rotary(shape: DecoderShape, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    half = torch.arange(0, shape.head_dim, 2, device=positions.device, dtype=torch.float32)
-    frequencies = 1.0 / (shape.rope_theta ** (half / shape.head_dim))
+def _rotary(
+    theta: float, head_dim: int, positions: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    half = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
+    frequencies = 1.0 / (theta ** (half / head_dim))
     angles = positions.float()[:, None, :, None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
@@ -152,7 +168,12 @@ def hidden_states(
         the last layer's output before the final norm, and a cache of these L columns (empty
         unless ``run.keep_cache``). The caller moves ``past.filled`` on.
     """
-    cos, sin = _rotary(shape, run.positions, x.dtype)
+    _check_window(shape, run.positions)
+    x = x * shape.embedding_scale if shape.embedding_scale != 1.0 else x
+    rotary = _rotary(shape.rope_theta, shape.head_dim, run.positions, x.dtype)
+    local = rotary
+    if shape.local_layers:
+        local = _rotary(shape.local_rope_theta, shape.head_dim, run.positions, x.dtype)
     cache = KeyValues([], [], x.shape[1])
     depth = len(weights.layer[PROJECTIONS[0]])
     for index in range(depth):
@@ -160,6 +181,9 @@ def hidden_states(
         normed = functional.rms_norm(x, (x.shape[-1],), part[NORMS[0]], shape.norm_epsilon)
         query = _split(functional.linear(normed, part[PROJECTIONS[0]]), shape.heads)
         key = _split(functional.linear(normed, part[PROJECTIONS[1]]), shape.kv_heads)
+        query = _normed(query, part, EXTRA_NORMS[0], shape)
+        key = _normed(key, part, EXTRA_NORMS[1], shape)
+        cos, sin = local if index in shape.local_layers else rotary
         query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
         if run.stop_after_scores and index == depth - 1:
             if run.observe is not None:
@@ -175,12 +199,34 @@ def hidden_states(
         if run.observe is not None:
             run.observe(index, query, key)
         attended = _attend(query, key, value, run)
-        x = x + functional.linear(attended, part[PROJECTIONS[3]])
-        normed = functional.rms_norm(x, (x.shape[-1],), part[NORMS[1]], shape.norm_epsilon)
-        gate = functional.silu(functional.linear(normed, part[PROJECTIONS[4]]))
-        up = functional.linear(normed, part[PROJECTIONS[5]])
-        x = x + functional.linear(gate * up, part[PROJECTIONS[6]])
+        added = functional.linear(attended, part[PROJECTIONS[3]])
+        x = x + _normed(added, part, EXTRA_NORMS[2], shape)
+        x = x + _normed(_mlp(x, part, shape), part, EXTRA_NORMS[3], shape)
     return x, cache
+
+
+def _mlp(x: Tensor, part: Mapping[str, Tensor], shape: DecoderShape) -> Tensor:
+    normed = functional.rms_norm(x, (x.shape[-1],), part[NORMS[1]], shape.norm_epsilon)
+    gate = functional.linear(normed, part[PROJECTIONS[4]])
+    gate = functional.gelu(gate, approximate="tanh") if shape.gelu else functional.silu(gate)
+    up = functional.linear(normed, part[PROJECTIONS[5]])
+    return functional.linear(gate * up, part[PROJECTIONS[6]])
+
+
+def _normed(x: Tensor, part: Mapping[str, Tensor], name: str, shape: DecoderShape) -> Tensor:
+    """After a norm that only some families have."""
+    if name not in part:
+        return x
+    return functional.rms_norm(x, (x.shape[-1],), part[name], shape.norm_epsilon)
+
+
+def _check_window(shape: DecoderShape, positions: Tensor) -> None:
+    """Raises UnsupportedModelError where a sliding window would hide something."""
+    if shape.window is not None and int(positions.max()) >= shape.window:
+        raise UnsupportedModelError(
+            f"The batched decoder takes prompts of up to {shape.window} positions of a model with "
+            f"sliding windows of that size, got {int(positions.max()) + 1}; use shorter contexts.",
+        )
 
 
 def _appended(buffer: Tensor, columns: Tensor, filled: int) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -55,10 +55,18 @@ CORPUS: Final = (
 
 
 def save_tiny_model(
-    folder: Path, family: str = "llama", *, seed: int = 0, template: str | None = CHAT_TEMPLATE
+    folder: Path,
+    family: str = "llama",
+    *,
+    seed: int = 0,
+    template: str | None = CHAT_TEMPLATE,
+    tokenizer: Tokenizer | None = None,
 ) -> Path:
-    """Writes a model of the family into the folder; equal seeds give equal files."""
-    tokenizer = tiny_tokenizer()
+    """Writes a model of the family into the folder; equal seeds give equal files.
+
+    ``tokenizer`` is ``tiny_tokenizer()`` unless another is given.
+    """
+    tokenizer = tokenizer or tiny_tokenizer()
     wrapped: Any = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
     wrapped.chat_template = template
     wrapped.save_pretrained(folder)
@@ -95,6 +103,29 @@ def tiny_tokenizer() -> Tokenizer:
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
+
+
+def foreign_tokenizer() -> Tokenizer:
+    """Another family's: words keep the space before them, unknown characters fall to bytes.
+
+    As Gemma has it; splits text elsewhere than ``tiny_tokenizer``, with the same control tokens.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    trainer = trainers.BpeTrainer(
+        vocab_size=240, special_tokens=["<|start|>", END, "<unk>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    facts: dict[str, Any] = json.loads(tokenizer.to_str())
+    vocabulary: dict[str, int] = facts["model"]["vocab"]
+    for byte in range(256):
+        vocabulary[f"<0x{byte:02X}>"] = len(vocabulary)
+    facts["model"] |= {"byte_fallback": True, "unk_token": "<unk>"}
+    extended = Tokenizer.from_str(json.dumps(facts))
+    extended.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return extended
 
 
 def random_tokens(engine: Engine, count: int, seed: int = 0) -> list[int]:
