@@ -17,6 +17,7 @@ class QuestionRows:
 
     def __init__(self, layers: int, heads: int, columns: int, device: torch.device) -> None:
         self._sums = torch.zeros(layers, heads, columns, dtype=torch.float32, device=device)
+        self._seen = torch.zeros(layers, columns, dtype=torch.bool, device=device)
         self._rows = 0
 
     def count(self, rows: int) -> None:
@@ -25,8 +26,11 @@ class QuestionRows:
 
     @property
     def mean(self) -> torch.Tensor:
-        """float32 ``[layers, heads, columns]``, averaged over the rows seen."""
-        return self._sums / max(self._rows, 1)
+        """float32 ``[layers, heads, columns]``, averaged over the rows seen.
+
+        NaN where a layer's sliding window hid a column from every row: the layer has no opinion.
+        """
+        return (self._sums / max(self._rows, 1)).where(self._seen[:, None], torch.nan)
 
     def observe(
         self,
@@ -39,6 +43,8 @@ class QuestionRows:
         """Adds the rows of one layer; the softmax runs over all columns, in float32."""
         heads, rows, head_dim = query.shape
         kv_heads, columns, _ = key.shape
+        prefix = self._seen.shape[1]
+        self._seen[layer] |= True if mask is None else (mask[:, :prefix] == 0).any(dim=0)
         groups = heads // kv_heads
         wide_key = key.float().transpose(1, 2)
         step = max(1, MAX_SCORES // (heads * columns))
@@ -50,4 +56,4 @@ class QuestionRows:
             if mask is not None:
                 scores += mask[start : start + taken].float()
             weights = scores.softmax(dim=-1)
-            self._sums[layer] += weights[:, :, : self._sums.shape[2]].sum(dim=1)
+            self._sums[layer] += weights[:, :, :prefix].sum(dim=1)

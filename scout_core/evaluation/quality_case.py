@@ -74,26 +74,29 @@ def case_of(pair: Pair, example: Example) -> Case:
     """
     prompt = pair.cloud.prompt
     spans = prompt.context_spans(example.context)
-    ranges: list[tuple[int, int]] = []
-    for first, last in _characters(example.context, example.answers):
-        inside = [i for i, (begin, end) in enumerate(spans) if begin < last and end > first]
-        if inside:
-            ranges.append((inside[0], inside[-1] + 1))
     return Case(
         example=example,
         tokens=prompt.context_tokens(example.context),
         pieces=tuple(pieces_of(example.context, spans)),
         tail=prompt.tail_tokens(example.question),
-        answer_spans=tuple(ranges),
+        answer_spans=answer_ranges(example, spans),
     )
 
 
-def scout_scores(pair: Pair, case: Case) -> Scores:
-    """The scout's scores, exactly as an edge computes them.
+def answer_ranges(
+    example: Example, spans: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    """Token ranges of every occurrence of an answer in a context whose tokens have ``spans``."""
+    ranges: list[tuple[int, int]] = []
+    for first, last in _characters(example.context, example.answers):
+        inside = [i for i, (begin, end) in enumerate(spans) if begin < last and end > first]
+        if inside:
+            ranges.append((inside[0], inside[-1] + 1))
+    return tuple(ranges)
 
-    Raises:
-        UnsupportedModelError: the pair's tokenizers differ, so that positions mean other things.
-    """
+
+def scout_scores(pair: Pair, case: Case) -> Scores:
+    """The scout's scores of the cloud's tokens, as an edge with both tokenizers computes them."""
     context = ScoutContext(case.example.context, case.tokens)
     return pair.scorer.score(context, case.example.question).scores.numpy()
 

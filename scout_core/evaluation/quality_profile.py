@@ -16,9 +16,10 @@ import torch
 from scout_core.control.cost import Stage
 from scout_core.engine import Engine
 from scout_core.engine.scoring import ScoutContext
+from scout_core.engine.scouts import scorer_between
 from scout_core.errors import EmptyInputError
 from scout_core.evaluation.dataset import Example, data_hash, hold_out
-from scout_core.evaluation.quality_case import CLOUD, SCOUT, case_of
+from scout_core.evaluation.quality_case import CLOUD, SCOUT, answer_ranges
 from scout_core.evaluation.quality_models import Pair
 from scout_core.evaluation.quality_study import KV_SELECT_RETENTION, Plan, QualityRow, Study
 from scout_core.models.profile import (
@@ -30,7 +31,7 @@ from scout_core.models.profile import (
 )
 from scout_core.models.quality import UNBOUNDED_TOKENS
 from scout_core.modes import Execution, Mode
-from scout_core.selection import HeadWeights
+from scout_core.selection import UNCALIBRATED, HeadWeights
 from scout_core.selection.calibration import CalibrationCase, fit_head_weights
 
 SPLIT_SEED = 11
@@ -52,18 +53,20 @@ class Request:
     """Fitted elsewhere, e.g. by the training scripts; then every row is measured."""
 
 
-def _fitted(engine: Engine, examples: Sequence[Example], pair: Pair) -> HeadWeights:
+def _fitted(engine: Engine, examples: Sequence[Example]) -> HeadWeights:
+    """Heads of one model that point at the answer, in its own tokens."""
     cases: list[CalibrationCase] = []
     for example in examples:
-        case = case_of(pair, example)
-        if not case.answer_spans:
+        tokens = engine.prompt.context_tokens(example.context)
+        ranges = answer_ranges(example, engine.prompt.context_spans(example.context))
+        if not ranges:
             continue
         head = engine.prompt.head_tokens
-        cache = engine.new_cache(len(head) + len(case.tokens))
-        engine.prefill(cache, (*head, *case.tokens))
+        cache = engine.new_cache(len(head) + len(tokens))
+        engine.prefill(cache, (*head, *tokens))
         tail = engine.prompt.tail_tokens(example.question)
-        answer = torch.zeros(len(case.tokens), dtype=torch.bool)
-        for begin, end in case.answer_spans:
+        answer = torch.zeros(len(tokens), dtype=torch.bool)
+        for begin, end in ranges:
             answer[begin:end] = True
         attention = engine.question_attention(cache, tail)[:, :, len(head) :]
         cases.append(CalibrationCase(attention, answer))
@@ -156,15 +159,21 @@ def calibrate(
     generator = random.Random(SPLIT_SEED)  # noqa: S311 - a reproducible draw, not a secret
     fit_on: tuple[Example, ...] = ()
     measured = tuple(answerable)
-    if request.heads is None:
+    scout_is_trained = not pair.scorer.selector_name.startswith(UNCALIBRATED)
+    if request.heads is None or not scout_is_trained:
         fit_on, measured = hold_out(answerable, at_least=len(answerable) // 2, seed=SPLIT_SEED)
         fit_on = tuple(generator.sample(fit_on, min(len(fit_on), request.questions)))
     measured = tuple(generator.sample(measured, min(len(measured), request.questions)))
     heads = request.heads
     if heads is None:
         report(f"fitting the cloud's heads on {len(fit_on)} questions")
-        heads = _fitted(pair.cloud, fit_on, pair)
+        heads = _fitted(pair.cloud, fit_on)
     fitted = replace(pair, heads=heads)
+    scout_heads: HeadWeights | None = None
+    if not scout_is_trained:
+        report(f"fitting the scout's heads on {len(fit_on)} questions")
+        scout_heads = _fitted(pair.scout, fit_on)
+        fitted = replace(fitted, scorer=scorer_between(pair.scout, pair.cloud, scout_heads))
     retentions = tuple(sorted({*request.retentions, KV_SELECT_RETENTION}))
     records: list[QualityRecord] = []
     for low, high, part in _bands(pair, measured):
@@ -178,6 +187,9 @@ def calibrate(
         cloud=ModelRecord(name=pair.cloud.name, fingerprint=pair.cloud.fingerprint),
         scout=ModelRecord(name=pair.scout.name, fingerprint=pair.scout.fingerprint),
         cloud_head_weights=HeadWeightsRecord.model_validate(heads.to_dict()),
+        scout_head_weights=None
+        if scout_heads is None
+        else HeadWeightsRecord.model_validate(scout_heads.to_dict()),
         quality=tuple(records),
         costs=_costs(pair, answerable[0]),
         data_sha256=data_hash([*fit_on, *measured]),

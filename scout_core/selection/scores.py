@@ -25,16 +25,17 @@ def head_features(attention: torch.Tensor) -> torch.Tensor:
     """Log-attention, standardised per head over the positions.
 
     Args:
-        attention: ``[layers, heads, positions]``, non-negative.
+        attention: ``[layers, heads, positions]``, non-negative; NaN where a head cannot see.
 
     Returns:
-        float32 of the same shape: mean 0 and deviation 1 along positions; 0 where a head does not
-        distinguish them.
+        float32 of the same shape: mean 0 and deviation 1 along the positions that the head sees;
+        0 where it does not distinguish them, or does not see.
     """
     logged = attention.float().clamp_min(MIN_ATTENTION).log()
-    centred = logged - logged.mean(dim=-1, keepdim=True)
-    deviation = centred.square().mean(dim=-1, keepdim=True).sqrt()
-    return torch.where(deviation > MIN_DEVIATION, centred / deviation.clamp_min(MIN_DEVIATION), 0.0)
+    centred = logged - logged.nanmean(dim=-1, keepdim=True)
+    deviation = centred.square().nanmean(dim=-1, keepdim=True).sqrt()
+    told = (deviation > MIN_DEVIATION) & ~centred.isnan()
+    return torch.where(told, centred / deviation.clamp_min(MIN_DEVIATION), 0.0)
 
 
 def calibrated_scores(attention: torch.Tensor, weights: HeadWeights) -> torch.Tensor:
@@ -60,8 +61,11 @@ def calibrated_scores(attention: torch.Tensor, weights: HeadWeights) -> torch.Te
 
 
 def uniform_mean_scores(attention: torch.Tensor) -> torch.Tensor:
-    """Plain mean over layers and heads, float32 ``[positions]``: report it as ``UNCALIBRATED``."""
-    return attention.float().mean(dim=(0, 1))
+    """Plain mean over the layers and heads that see a position, float32 ``[positions]``.
+
+    Report it as ``UNCALIBRATED``.
+    """
+    return attention.float().nanmean(dim=(0, 1))
 
 
 def pooled(scores: torch.Tensor, width: int, kind: PoolKind) -> torch.Tensor:

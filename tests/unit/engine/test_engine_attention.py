@@ -36,7 +36,10 @@ def test_question_attention_equals_eager_attention(
         )
     rows = torch.stack(output.attentions)[:, 0, :, PREFIX_TOKENS:, :PREFIX_TOKENS]
     assert ours.shape == (LAYERS, HEADS, PREFIX_TOKENS)
-    torch.testing.assert_close(ours, rows.mean(dim=2), atol=1e-5, rtol=1e-4)
+    theirs = rows.mean(dim=2)
+    hidden = ours.isnan()
+    assert bool((theirs[hidden] == 0).all())  # by a window, from every row
+    torch.testing.assert_close(ours[~hidden], theirs[~hidden], atol=1e-5, rtol=1e-4)
 
 
 def test_asking_changes_neither_the_cache_nor_the_answer(llama: Engine) -> None:

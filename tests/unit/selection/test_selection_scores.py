@@ -156,3 +156,16 @@ def test_head_weights_without_a_key_are_refused() -> None:
     del values["pool_width"]
     with pytest.raises(ProfileError, match="pool_width"):
         HeadWeights.from_dict(values)
+
+
+def test_a_head_that_cannot_see_a_position_says_nothing_about_it() -> None:
+    plain = attention(positions=12)
+    windowed = plain.clone()
+    windowed[0, :, :5] = torch.nan
+    features = head_features(windowed)
+    assert bool((features[0, :, :5] == 0).all())
+    assert torch.equal(features[0, :, 5:], head_features(plain[:1, :, 5:])[0])
+    assert torch.equal(features[1:], head_features(plain)[1:])
+    mean = uniform_mean_scores(windowed)
+    assert torch.allclose(mean[:5], plain[1:, :, :5].mean(dim=(0, 1)))
+    assert torch.allclose(mean[5:], uniform_mean_scores(plain)[5:])
