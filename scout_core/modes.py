@@ -37,6 +37,15 @@ class Mode(Enum):
         return self in (Mode.KV_SELECT, Mode.SCOUT)
 
 
+class PositionUnit(Enum):
+    """What a selection counts on the wire, and how a context that the cloud lacks crosses."""
+
+    CLOUD_TOKENS = "cloud_tokens"
+    """Tokens of the cloud's model: the edge has its tokenizer."""
+    CHARACTERS = "characters"
+    """Characters of the text, which the cloud maps to its tokens."""
+
+
 class Execution(Enum):
     """How the cloud realises a selection (DESIGN §3)."""
 

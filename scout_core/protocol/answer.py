@@ -40,3 +40,7 @@ class AnswerSummary:
     execution: Execution | None = None
     numerics: str = ""
     degradation: str = ""
+    context_tokens: int = 0
+    """Tokens of the context, as the cloud counts them."""
+    kept_tokens: int = 0
+    """Those of them that the question could attend to."""

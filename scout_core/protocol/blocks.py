@@ -41,6 +41,10 @@ class BlockKind(IntEnum):
     """KV of positions [start, start + count), all layers."""
     KV_SELECTED = 4
     """KV of ``count`` kept positions from ``start`` on; an INDICES block came before."""
+    TEXT = 5
+    """The context's text, ``count`` characters of UTF-8."""
+    SPANS = 6
+    """A selection of ``count`` ranges of characters, coded by ``scout_core.codec.spans``."""
 
 
 _KINDS = {int(kind): kind for kind in BlockKind}

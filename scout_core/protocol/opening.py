@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from scout_core.modes import AgentId, ContextHash, Execution, Mode, ModelFingerprint, SessionId
+from scout_core.modes import (
+    AgentId,
+    ContextHash,
+    Execution,
+    Mode,
+    ModelFingerprint,
+    PositionUnit,
+    SessionId,
+)
 from scout_core.sampling import SamplingOptions
 
 CAUSE_ALLOCATION: Final = "cloud_allocation"
@@ -77,6 +85,9 @@ class OpenParameters:
     expected_payload_bytes: int = 0
     round_trip_s: float = 0.0
     offers: tuple[Offer, ...] = ()
+    position_unit: PositionUnit = PositionUnit.CLOUD_TOKENS
+    context_characters: int = 0
+    """Only where positions are characters; ``context_tokens`` is the edge's estimate there."""
 
     def names_same_request(self, other: OpenParameters) -> bool:
         """Whether ``other`` may resume the session that ``self`` opened.
@@ -89,6 +100,8 @@ class OpenParameters:
             and self.model_fingerprint == other.model_fingerprint
             and self.context_hash == other.context_hash
             and self.context_tokens == other.context_tokens
+            and self.position_unit is other.position_unit
+            and self.context_characters == other.context_characters
             and self.question == other.question
             and self.sampling == other.sampling
         )

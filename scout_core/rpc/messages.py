@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from scout.v1 import types_pb2
 
 from scout_core.errors import RemoteProtocolError
-from scout_core.modes import Execution, Mode
+from scout_core.modes import Execution, Mode, PositionUnit
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -33,6 +33,15 @@ EXECUTION_TO_WIRE: Final[Mapping[Execution | None, types_pb2.Execution]] = {
 }
 EXECUTION_FROM_WIRE: Final[Mapping[int, Execution | None]] = {
     wire: execution for execution, wire in EXECUTION_TO_WIRE.items()
+}
+
+UNIT_TO_WIRE: Final[Mapping[PositionUnit, types_pb2.PositionUnit]] = {
+    PositionUnit.CLOUD_TOKENS: types_pb2.POSITION_UNIT_CLOUD_TOKENS,
+    PositionUnit.CHARACTERS: types_pb2.POSITION_UNIT_CHARACTERS,
+}
+UNIT_FROM_WIRE: Final[Mapping[int, PositionUnit]] = {
+    types_pb2.POSITION_UNIT_UNSPECIFIED: PositionUnit.CLOUD_TOKENS,
+    **{wire: unit for unit, wire in UNIT_TO_WIRE.items()},
 }
 
 

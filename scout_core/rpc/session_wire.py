@@ -23,6 +23,8 @@ from scout_core.rpc.chunk_wire import decode_chunk, encode_chunk
 from scout_core.rpc.messages import (
     EXECUTION_TO_WIRE,
     MODE_TO_WIRE,
+    UNIT_FROM_WIRE,
+    UNIT_TO_WIRE,
     decode,
     execution_from_wire,
     mode_from_wire,
@@ -261,6 +263,8 @@ def _open_message(parameters: OpenParameters) -> transport_pb2.Open:
         deadline_ms=round(parameters.deadline_s * MILLISECONDS),
         expected_payload_bytes=parameters.expected_payload_bytes,
         round_trip_us=round(parameters.round_trip_s * MICROSECONDS),
+        position_unit=UNIT_TO_WIRE[parameters.position_unit],
+        context_characters=parameters.context_characters,
         offers=[
             transport_pb2.Offer(
                 mode=MODE_TO_WIRE[offer.mode],
@@ -303,6 +307,8 @@ def _open_parameters(message: transport_pb2.Open) -> OpenParameters:
         ),
         expected_payload_bytes=message.expected_payload_bytes,
         round_trip_s=message.round_trip_us / MICROSECONDS,
+        position_unit=_known(UNIT_FROM_WIRE, message.position_unit, "position unit"),
+        context_characters=message.context_characters,
         offers=tuple(
             Offer(
                 mode_from_wire(offer.mode),
@@ -329,6 +335,8 @@ def _done_message(summary: AnswerSummary) -> transport_pb2.Done:
         execution=EXECUTION_TO_WIRE[summary.execution],
         numerics=summary.numerics,
         degradation=summary.degradation,
+        context_tokens=summary.context_tokens,
+        kept_tokens=summary.kept_tokens,
     )
 
 
@@ -344,6 +352,8 @@ def _summary(message: transport_pb2.Done) -> AnswerSummary:
         execution=execution_from_wire(message.execution),
         numerics=message.numerics,
         degradation=message.degradation,
+        context_tokens=message.context_tokens,
+        kept_tokens=message.kept_tokens,
     )
 
 

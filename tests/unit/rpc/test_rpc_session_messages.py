@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from scout.v1 import transport_pb2
 
 from scout_core.errors import RemoteProtocolError, SamplingError
-from scout_core.modes import AgentId, ContextHash, Execution, Mode, ModelFingerprint, SessionId
+from scout_core.modes import (
+    AgentId,
+    ContextHash,
+    Execution,
+    Mode,
+    ModelFingerprint,
+    PositionUnit,
+    SessionId,
+)
 from scout_core.protocol import actions, events
 from scout_core.protocol.answer import AnswerSummary, AnswerToken, FinishReason
 from scout_core.protocol.opening import ContextState, Offer, OpenParameters
@@ -48,6 +56,8 @@ OPEN = st.builds(
     expected_payload_bytes=U64,
     round_trip_s=st.integers(0, 2**32 - 1).map(lambda microseconds: microseconds / 1_000_000),
     offers=st.lists(OFFERS, max_size=4).map(tuple),
+    position_unit=st.sampled_from(PositionUnit),
+    context_characters=U32,
 )
 SUMMARY = st.builds(
     AnswerSummary,
@@ -61,6 +71,8 @@ SUMMARY = st.builds(
     execution=st.sampled_from([None, *Execution]),
     numerics=TEXT,
     degradation=TEXT,
+    context_tokens=U32,
+    kept_tokens=U32,
 )
 PARAMETERS = OpenParameters(
     session_id=SessionId("s"),
@@ -79,6 +91,16 @@ PARAMETERS = OpenParameters(
 def test_open_arrives_as_it_was_sent(parameters: OpenParameters) -> None:
     received = decode_edge(encode_edge(actions.SendOpen(parameters)))
     assert received == events.OpenReceived(parameters)
+
+
+def test_an_open_that_names_no_unit_counts_the_clouds_tokens() -> None:
+    request = transport_pb2.SessionRequest.FromString(encode_edge(actions.SendOpen(PARAMETERS)))
+    request.open.ClearField("position_unit")
+    received = decode_edge(request.SerializeToString())
+    assert received == events.OpenReceived(PARAMETERS)
+    request.open.position_unit = 9  # pyright: ignore[reportAttributeAccessIssue] - of a later version
+    with pytest.raises(RemoteProtocolError, match="position unit"):
+        decode_edge(request.SerializeToString())
 
 
 @given(MODES, st.floats(width=32, allow_nan=False), U64, TEXT)

@@ -42,7 +42,7 @@ class GenerateResponse(_message.Message):
     def __init__(self, started: _Optional[_Union[Started, _Mapping]] = ..., token: _Optional[_Union[Token, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("session_id", "mode", "forced", "retention", "execution", "selector", "context_tokens", "predicted_payload_bytes", "predicted_ttft_s", "predicted_compliance", "expected_quality", "link_bytes_per_s", "reason", "numerics")
+    __slots__ = ("session_id", "mode", "forced", "retention", "execution", "selector", "context_tokens", "predicted_payload_bytes", "predicted_ttft_s", "predicted_compliance", "expected_quality", "link_bytes_per_s", "reason", "numerics", "position_unit")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     FORCED_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class Started(_message.Message):
     LINK_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_UNIT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     mode: _types_pb2.Mode
     forced: bool
@@ -71,7 +72,8 @@ class Started(_message.Message):
     link_bytes_per_s: float
     reason: str
     numerics: str
-    def __init__(self, session_id: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., forced: _Optional[bool] = ..., retention: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., selector: _Optional[str] = ..., context_tokens: _Optional[int] = ..., predicted_payload_bytes: _Optional[int] = ..., predicted_ttft_s: _Optional[float] = ..., predicted_compliance: _Optional[float] = ..., expected_quality: _Optional[float] = ..., link_bytes_per_s: _Optional[float] = ..., reason: _Optional[str] = ..., numerics: _Optional[str] = ...) -> None: ...
+    position_unit: _types_pb2.PositionUnit
+    def __init__(self, session_id: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., forced: _Optional[bool] = ..., retention: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., selector: _Optional[str] = ..., context_tokens: _Optional[int] = ..., predicted_payload_bytes: _Optional[int] = ..., predicted_ttft_s: _Optional[float] = ..., predicted_compliance: _Optional[float] = ..., expected_quality: _Optional[float] = ..., link_bytes_per_s: _Optional[float] = ..., reason: _Optional[str] = ..., numerics: _Optional[str] = ..., position_unit: _Optional[_Union[_types_pb2.PositionUnit, str]] = ...) -> None: ...
 
 class Token(_message.Message):
     __slots__ = ("text", "token_id", "index")
@@ -84,7 +86,7 @@ class Token(_message.Message):
     def __init__(self, text: _Optional[str] = ..., token_id: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("finish_reason", "mode", "degradation", "bytes", "timing", "answer_tokens", "deadline_met", "kv_codecs")
+    __slots__ = ("finish_reason", "mode", "degradation", "bytes", "timing", "answer_tokens", "deadline_met", "kv_codecs", "context_tokens", "kept_tokens")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +95,8 @@ class Finished(_message.Message):
     ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MET_FIELD_NUMBER: _ClassVar[int]
     KV_CODECS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: _types_pb2.FinishReason
     mode: _types_pb2.Mode
     degradation: str
@@ -101,7 +105,9 @@ class Finished(_message.Message):
     answer_tokens: int
     deadline_met: bool
     kv_codecs: str
-    def __init__(self, finish_reason: _Optional[_Union[_types_pb2.FinishReason, str]] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., degradation: _Optional[str] = ..., bytes: _Optional[_Union[_types_pb2.ByteCount, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., answer_tokens: _Optional[int] = ..., deadline_met: _Optional[bool] = ..., kv_codecs: _Optional[str] = ...) -> None: ...
+    context_tokens: int
+    kept_tokens: int
+    def __init__(self, finish_reason: _Optional[_Union[_types_pb2.FinishReason, str]] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., degradation: _Optional[str] = ..., bytes: _Optional[_Union[_types_pb2.ByteCount, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., answer_tokens: _Optional[int] = ..., deadline_met: _Optional[bool] = ..., kv_codecs: _Optional[str] = ..., context_tokens: _Optional[int] = ..., kept_tokens: _Optional[int] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("ttft_s", "total_s", "edge_prefill_s", "edge_score_s", "edge_encode_s", "transfer_s", "cloud_inject_s", "cloud_prefill_s", "cloud_queue_s", "deadline_s")

@@ -36,7 +36,7 @@ class SessionResponse(_message.Message):
     def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., token: _Optional[_Union[AnswerToken, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "agent_id", "model_fingerprint", "context_hash", "context_tokens", "question", "mode", "retention", "execution", "sampling", "deadline_ms", "expected_payload_bytes", "round_trip_us", "offers")
+    __slots__ = ("session_id", "agent_id", "model_fingerprint", "context_hash", "context_tokens", "question", "mode", "retention", "execution", "sampling", "deadline_ms", "expected_payload_bytes", "round_trip_us", "offers", "position_unit", "context_characters")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,8 @@ class Open(_message.Message):
     EXPECTED_PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     ROUND_TRIP_US_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_UNIT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     agent_id: str
     model_fingerprint: str
@@ -65,7 +67,9 @@ class Open(_message.Message):
     expected_payload_bytes: int
     round_trip_us: int
     offers: _containers.RepeatedCompositeFieldContainer[Offer]
-    def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., context_hash: _Optional[bytes] = ..., context_tokens: _Optional[int] = ..., question: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., expected_payload_bytes: _Optional[int] = ..., round_trip_us: _Optional[int] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ...) -> None: ...
+    position_unit: _types_pb2.PositionUnit
+    context_characters: int
+    def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., context_hash: _Optional[bytes] = ..., context_tokens: _Optional[int] = ..., question: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., expected_payload_bytes: _Optional[int] = ..., round_trip_us: _Optional[int] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., position_unit: _Optional[_Union[_types_pb2.PositionUnit, str]] = ..., context_characters: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("mode", "retention", "payload_bytes", "expected_quality", "edge_s", "execution")
@@ -162,7 +166,7 @@ class AnswerToken(_message.Message):
     def __init__(self, text: _Optional[str] = ..., token_id: _Optional[int] = ...) -> None: ...
 
 class Done(_message.Message):
-    __slots__ = ("finish_reason", "answer_tokens", "inject_s", "prefill_s", "queue_s", "decode_s", "uplink_bytes", "execution", "numerics", "degradation")
+    __slots__ = ("finish_reason", "answer_tokens", "inject_s", "prefill_s", "queue_s", "decode_s", "uplink_bytes", "execution", "numerics", "degradation", "context_tokens", "kept_tokens")
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
     INJECT_S_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +177,8 @@ class Done(_message.Message):
     EXECUTION_FIELD_NUMBER: _ClassVar[int]
     NUMERICS_FIELD_NUMBER: _ClassVar[int]
     DEGRADATION_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     finish_reason: _types_pb2.FinishReason
     answer_tokens: int
     inject_s: float
@@ -183,4 +189,6 @@ class Done(_message.Message):
     execution: _types_pb2.Execution
     numerics: str
     degradation: str
-    def __init__(self, finish_reason: _Optional[_Union[_types_pb2.FinishReason, str]] = ..., answer_tokens: _Optional[int] = ..., inject_s: _Optional[float] = ..., prefill_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., uplink_bytes: _Optional[int] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., numerics: _Optional[str] = ..., degradation: _Optional[str] = ...) -> None: ...
+    context_tokens: int
+    kept_tokens: int
+    def __init__(self, finish_reason: _Optional[_Union[_types_pb2.FinishReason, str]] = ..., answer_tokens: _Optional[int] = ..., inject_s: _Optional[float] = ..., prefill_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., decode_s: _Optional[float] = ..., uplink_bytes: _Optional[int] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., numerics: _Optional[str] = ..., degradation: _Optional[str] = ..., context_tokens: _Optional[int] = ..., kept_tokens: _Optional[int] = ...) -> None: ...

@@ -21,6 +21,12 @@ class Execution(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXECUTION_EVICT: _ClassVar[Execution]
     EXECUTION_SPARSE: _ClassVar[Execution]
 
+class PositionUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POSITION_UNIT_UNSPECIFIED: _ClassVar[PositionUnit]
+    POSITION_UNIT_CLOUD_TOKENS: _ClassVar[PositionUnit]
+    POSITION_UNIT_CHARACTERS: _ClassVar[PositionUnit]
+
 class ContextState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CONTEXT_STATE_UNSPECIFIED: _ClassVar[ContextState]
@@ -43,6 +49,9 @@ MODE_SCOUT: Mode
 EXECUTION_UNSPECIFIED: Execution
 EXECUTION_EVICT: Execution
 EXECUTION_SPARSE: Execution
+POSITION_UNIT_UNSPECIFIED: PositionUnit
+POSITION_UNIT_CLOUD_TOKENS: PositionUnit
+POSITION_UNIT_CHARACTERS: PositionUnit
 CONTEXT_STATE_UNSPECIFIED: ContextState
 CONTEXT_STATE_ABSENT: ContextState
 CONTEXT_STATE_TOKENS: ContextState
