@@ -9,11 +9,12 @@ tokens. It does not know streams or credits.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from cloud_server.character_context import CharacterContext, require_unit
 from cloud_server.host import ModelHost
 from scout_core.codec.positions import decode_positions
 from scout_core.codec.registry import codec_by_id
@@ -26,7 +27,7 @@ from scout_core.errors import (
     PayloadError,
     UnknownContextError,
 )
-from scout_core.modes import Execution, TenantId
+from scout_core.modes import Execution, PositionUnit, TenantId
 from scout_core.protocol.blocks import Block, BlockKind
 from scout_core.protocol.opening import OpenParameters
 
@@ -61,6 +62,10 @@ class PayloadAssembler:
     _selection: Positions | None = None
     _cache: KvCache | None = None
     _kept_received: int = 0
+    _characters: CharacterContext = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._characters = CharacterContext(self.host, self.parameters, self.tenant)
 
     @property
     def _head_length(self) -> int:
@@ -77,7 +82,10 @@ class PayloadAssembler:
             PayloadError: the block contradicts the session or does not decode.
             FingerprintMismatchError: KV of another model.
         """
+        require_unit(block, self.parameters.position_unit)
         match block.header.kind:
+            case BlockKind.TEXT | BlockKind.SPANS:
+                self._characters.add(block)
             case BlockKind.TOKENS:
                 self._add_tokens(block)
             case BlockKind.INDICES:
@@ -99,6 +107,10 @@ class PayloadAssembler:
             PayloadError: KV is missing and no tokens can replace it.
         """
         started_s = time.monotonic()
+        if self.parameters.position_unit is PositionUnit.CHARACTERS:
+            context = await self._characters.tokenised()
+            self.parameters = replace(self.parameters, context_tokens=len(context.tokens))
+            self._selection = context.selection
         if self._has_kept_tokens_only():
             prepared = await self._sparse(tuple(self._tokens))
         else:

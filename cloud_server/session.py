@@ -118,6 +118,7 @@ class LiveSession:
         assembler = self._assembler
         queue_s = self._host.worker.queue_s
         prepared = await assembler.prepare()
+        kept_tokens = prepared.cache.length - len(self._host.engine.prompt.head_tokens)
         answering = Answering(
             self._host, prepared.cache, self._parameters.question, self._parameters.sampling
         )
@@ -136,6 +137,8 @@ class LiveSession:
             execution=prepared.execution,
             numerics=f"cloud computes in {self._host.engine.compute_dtype}",
             degradation="; ".join([*self._switches, prepared.degradation]).strip("; "),
+            context_tokens=assembler.parameters.context_tokens,
+            kept_tokens=kept_tokens,
         )
         self.served.post(events.AnswerFinished(summary))
         self._tracking.answer_complete()

@@ -40,6 +40,15 @@ def context_hash(tokens: Sequence[int], tokenizer_fingerprint: str) -> ContextHa
     return ContextHash(digest.digest())
 
 
+def text_hash(text: str) -> ContextHash:
+    """SHA-256 of a context's text: its name between ends that share no tokenizer.
+
+    Begins with a mark that no tokenizer's fingerprint begins with, so that it never equals a
+    ``context_hash``.
+    """
+    return ContextHash(hashlib.sha256(b"text:" + text.encode()).digest())
+
+
 @dataclass(slots=True)
 class StoredContext(Generic[CacheT]):
     """One context of one tenant. ``cache`` covers head and context tokens, at full length.

@@ -85,6 +85,15 @@ class PromptTemplate:
         """
         return tuple(self._encode_context(text).offsets)
 
+    def located_tokens(self, text: str) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+        """``context_tokens`` and ``context_spans`` of a context, from one pass over it.
+
+        Raises:
+            EmptyInputError: nothing but white space.
+        """
+        encoding = self._encode_context(text)
+        return tuple(encoding.ids), tuple(encoding.offsets)
+
     def tail_tokens(self, question: str) -> tuple[int, ...]:
         """Token ids from the end of the context to the start of the answer.
 
