@@ -9,16 +9,20 @@ tokens. It does not know streams or credits.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from cloud_server.character_context import CharacterContext, require_unit
 from cloud_server.host import ModelHost
+from scout_core.codec.base import CodecId
 from scout_core.codec.positions import decode_positions
-from scout_core.codec.registry import codec_by_id
+from scout_core.codec.registry import codec_of_block
 from scout_core.codec.tokens import decode_tokens
+from scout_core.control.coding import KvCoding, inject_stage
 from scout_core.control.cost import Stage
 from scout_core.engine import KvCache
 from scout_core.errors import (
@@ -28,7 +32,7 @@ from scout_core.errors import (
     UnknownContextError,
 )
 from scout_core.modes import Execution, PositionUnit, TenantId
-from scout_core.protocol.blocks import Block, BlockKind
+from scout_core.protocol.blocks import Block, BlockHeader, BlockKind
 from scout_core.protocol.opening import OpenParameters
 
 Positions = npt.NDArray[np.int64]
@@ -147,14 +151,17 @@ class PayloadAssembler:
             raise PayloadError(f"KV block ends beyond the prefix of {self._prefix_length} tokens.")
         started_s = time.monotonic()
         await self.host.worker.run(self._inject, cache, block)
-        self._note_inject(header.count, time.monotonic() - started_s)
+        self._note_inject(header, time.monotonic() - started_s)
 
     def _inject(self, cache: KvCache, block: Block) -> None:
         header = block.header
-        kv = codec_by_id(header.codec_id).decode(
-            block.body, self.host.engine.geometry, header.count
-        )
-        self.host.engine.inject(cache, header.start, kv)
+        positions = range(header.start, header.start + header.count)
+        self.host.engine.inject(cache, header.start, self._decoded(block, positions))
+
+    def _decoded(self, block: Block, positions: Sequence[int]) -> torch.Tensor:
+        """A block's KV, at these absolute positions."""
+        codec = codec_of_block(block.header.codec_id, positions, self.host.transform)
+        return codec.decode(block.body, self.host.engine.geometry, block.header.count)
 
     async def _add_selected_kv(self, block: Block) -> None:
         cache = self._kv_cache()
@@ -166,18 +173,18 @@ class PayloadAssembler:
         started_s = time.monotonic()
         await self.host.worker.run(self._inject_selected, cache, block, positions)
         self._kept_received += header.count
-        self._note_inject(header.count, time.monotonic() - started_s)
+        self._note_inject(header, time.monotonic() - started_s)
 
     def _inject_selected(self, cache: KvCache, block: Block, positions: Positions) -> None:
-        header = block.header
-        kv = codec_by_id(header.codec_id).decode(
-            block.body, self.host.engine.geometry, header.count
-        )
-        self.host.engine.inject_selected(cache, positions.tolist(), kv, self._prefix_length)
+        kept = positions.tolist()
+        kv = self._decoded(block, kept)
+        self.host.engine.inject_selected(cache, kept, kv, self._prefix_length)
 
-    def _note_inject(self, positions: int, elapsed_s: float) -> None:
+    def _note_inject(self, header: BlockHeader, elapsed_s: float) -> None:
         self.inject_s += elapsed_s
-        self.host.cost_model.observe(Stage.CLOUD_INJECT, positions, elapsed_s)
+        coded = header.codec_id == CodecId.TRANSFORM
+        stage = inject_stage(KvCoding.TRANSFORM if coded else KvCoding.PLAIN)
+        self.host.cost_model.observe(stage, header.count, elapsed_s)
 
     def _kv_cache(self) -> KvCache:
         if self.parameters.model_fingerprint != self.host.engine.fingerprint:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
+from scout_core.codec.transform_basis import TransformBasis
 from scout_core.control.cost import CostModel, Stage
 from scout_core.daemon.contexts import ContextStore, context_hash
 from scout_core.daemon.models import describe_model
@@ -31,6 +32,8 @@ class ModelHost:
     contexts: ContextStore[KvCache]
     max_requests: int
     payload_budget_bytes: int
+    transform: TransformBasis | None = None
+    """Calibrated for the model's KV, if there is one."""
     cost_model: CostModel = field(default_factory=CostModel)
     sessions_in_progress: int = 0
     reserved_payload_bytes: int = 0
@@ -43,7 +46,7 @@ class ModelHost:
 
     @property
     def description(self) -> ModelDescription:
-        return describe_model(self.engine)
+        return describe_model(self.engine, self.transform.digest if self.transform else "")
 
     def costs(self) -> tuple[StageCostFigure, ...]:
         return tuple(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from cloud_server.admission import payload_limit_bytes
 from cloud_server.host import ModelHost
 from scout_core.allocation.offer import MAX_OFFERS, Offer
+from scout_core.control.coding import TRANSFORMED, KvCoding, inject_stage
 from scout_core.control.cost import Stage
 from scout_core.control.offers import kept_tokens
 from scout_core.errors import RequestError
@@ -108,7 +109,10 @@ def _cloud_s(
         Stage.CLOUD_FIRST_TOKEN, len(prompt.tail_tokens(parameters.question))
     )
     if offer.mode.carries_kv:
-        return seconds + costs.predict(Stage.CLOUD_INJECT, kept)
+        coding = KvCoding.PLAIN
+        if host.transform is not None and offer.mode in TRANSFORMED:
+            coding = KvCoding.TRANSFORM  # it may be; that takes longer
+        return seconds + costs.predict(inject_stage(coding), kept)
     if offer.execution is Execution.SPARSE:
         return seconds + costs.predict(Stage.CLOUD_SPARSE, kept)
     stored = host.contexts.find(tenant, parameters.context_hash, time.monotonic())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from edge_agent.beliefs import CloudBeliefs
 from edge_agent.settings import EdgeSettings
+from scout_core.codec.transform_basis import TransformBasis
 from scout_core.control.cost import CostModel, Stage
 from scout_core.control.estimator import GoodputEstimator
 from scout_core.control.offers import QualityTable
@@ -50,6 +51,8 @@ class EdgeHost:
     profile_name: str
     contexts: ContextStore[KvCache]
     scout_contexts: ContextStore[KvCache]
+    transform: TransformBasis | None = None
+    """Calibrated for the replica's KV, if there is one."""
     estimator: GoodputEstimator = field(default_factory=GoodputEstimator)
     costs: CostModel = field(default_factory=CostModel)
     beliefs: CloudBeliefs = field(default_factory=CloudBeliefs)
@@ -71,6 +74,12 @@ class EdgeHost:
     def holds(self, model: ModelDescription) -> bool:
         """Whether the replica is exactly the cloud's model."""
         return self.replica is not None and self.replica.fingerprint == model.fingerprint
+
+    def shared_transform(self, model: ModelDescription) -> TransformBasis | None:
+        """The transform that KV for this cloud may go through: both ends hold the same one."""
+        if self.transform is None or not self.holds(model):
+            return None
+        return self.transform if self.transform.digest == model.transform else None
 
     def require_tokenizer_of(self, model: ModelDescription) -> None:
         """Raises FingerprintMismatchError when positions would not mean the same at both ends."""

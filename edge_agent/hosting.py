@@ -9,6 +9,8 @@ import structlog
 
 from edge_agent.host import EdgeHost, ScoutModel
 from edge_agent.settings import EdgeSettings
+from scout_core.codec.bases import configured_basis
+from scout_core.codec.transform_basis import TransformBasis
 from scout_core.control.cost import CostModel
 from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.models import describe_model, load_engine
@@ -69,6 +71,7 @@ def load_host(
         profile_name=profile.name if profile else UNCALIBRATED.name,
         contexts=ContextStore(budget, settings.context_ttl_s),
         scout_contexts=ContextStore(budget // SCOUT_STORE_SHARE, settings.context_ttl_s),
+        transform=_transform(settings, models.replica),
         costs=CostModel(profile.stage_costs() if profile else ()),
     )
     return host, models.descriptions
@@ -92,6 +95,12 @@ def _bundled_profile(settings: EdgeSettings) -> Path | None:
     if not reference.startswith(BUNDLED_PREFIX):
         return None
     return profile_file(bundled_model(reference.removeprefix(BUNDLED_PREFIX)))
+
+
+def _transform(settings: EdgeSettings, replica: Engine | None) -> TransformBasis | None:
+    if replica is None:
+        return None
+    return configured_basis(settings.transform, replica.fingerprint)
 
 
 def _replica_scorer(replica: Engine | None, profile: Profile | None) -> ScoutModel | None:

@@ -14,22 +14,25 @@ here.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from edge_agent.host import EdgeHost, ScoutModel
-from edge_agent.planning import WIRE_BLOCK_TOKENS, Plan, Question
+from edge_agent.planning import Plan, Question, block_tokens
 from edge_agent.steering import Steering
+from scout_core.codec.base import KvCodec
 from scout_core.codec.positions import encode_positions
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
+from scout_core.codec.transform import TransformCodec
+from scout_core.control.coding import TRANSFORMED, KvCoding, encode_stage
 from scout_core.control.cost import Stage
 from scout_core.control.downgrade import FinishWithTokens, Keep, SwitchTo
-from scout_core.control.offers import ENCODE_STAGES, CloudContext
+from scout_core.control.offers import CloudContext
 from scout_core.engine import Engine, KvCache
 from scout_core.engine.scoring import ScoutContext
 from scout_core.errors import ModeUnavailableError
@@ -48,12 +51,16 @@ Selection = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class PayloadTimes:
-    """What making the payload cost, seconds, and what its indices weigh."""
+    """What making the payload cost, seconds, what its indices weigh, and what coded its KV."""
 
     prefill_s: float = 0.0
     score_s: float = 0.0
     encode_s: float = 0.0
     indices_bytes: int = 0
+    kv_codecs: list[str] = field(default_factory=list[str])
+    """Codecs of KV blocks, in order of first use."""
+    without_transform: bool = False
+    """Whether plain groups stood in for the transform, which the cloud does not hold."""
 
 
 class PayloadSource:
@@ -70,6 +77,7 @@ class PayloadSource:
         self._offer = plan.offer
         self._cloud_context = plan.facts.cloud_context
         self._steering = steering
+        self._transform = host.shared_transform(steering.view.model)
 
     async def items(self) -> AsyncIterator[PayloadItem]:
         """Encoded blocks and switches, in stream order; made when they are asked for.
@@ -123,14 +131,19 @@ class PayloadSource:
                     return
                 case Keep():
                     pass
-            yield await self._encode(BlockKind.KV, start, kv)
+            positions = range(start, start + kv.shape[3])
+            coding = self._steering.coding(self.mode, start)
+            yield await self._encode(BlockKind.KV, start, kv, (coding, positions))
 
     async def _kv_parts(self, replica: Engine) -> AsyncIterator[tuple[int, torch.Tensor]]:
         """KV of the prefix in wire blocks: from the store, or as it is being computed."""
         cache = self._question.stored.cache
         if cache is not None:
-            for start in range(0, cache.length, WIRE_BLOCK_TOKENS):
-                yield start, cache.tensor(start, min(start + WIRE_BLOCK_TOKENS, cache.length))
+            start = 0
+            while start < cache.length:
+                stop = min(start + self._block_tokens(start), cache.length)
+                yield start, cache.tensor(start, stop)
+                start = stop
             return
         cache = replica.new_cache(len(self._question.stored.tokens))
         prefix = (*replica.prompt.head_tokens, *self._question.stored.tokens)
@@ -139,11 +152,17 @@ class PayloadSource:
         while (step := await self._host.worker.run(next, steps, None)) is not None:
             self.times.prefill_s += time.monotonic() - started_s
             first, computed = step
-            for offset in range(0, computed.shape[3], WIRE_BLOCK_TOKENS):
-                yield first + offset, computed[:, :, :, offset : offset + WIRE_BLOCK_TOKENS]
+            offset = 0
+            while offset < computed.shape[3]:
+                stop = offset + self._block_tokens(first + offset)
+                yield first + offset, computed[:, :, :, offset:stop]
+                offset = stop
             started_s = time.monotonic()
         self._host.costs.observe(Stage.EDGE_PREFILL, len(prefix), self.times.prefill_s)
         self._keep(cache)
+
+    def _block_tokens(self, position: int) -> int:
+        return block_tokens(self._steering.coding(self.mode, position))
 
     async def _selected_kv(self) -> AsyncIterator[PayloadItem]:
         replica = self._replica()
@@ -156,9 +175,12 @@ class PayloadSource:
         head = np.arange(len(replica.prompt.head_tokens), dtype=np.int64)
         kept = np.concatenate([head, selection + len(head)])
         gathered = await self._host.worker.run(replica.evict, cache, kept.tolist())
-        for start in range(0, gathered.length, WIRE_BLOCK_TOKENS):
-            stop = min(start + WIRE_BLOCK_TOKENS, gathered.length)
-            yield await self._encode(BlockKind.KV_SELECTED, start, gathered.tensor(start, stop))
+        step = block_tokens(self._offer.coding)
+        for start in range(0, gathered.length, step):
+            stop = min(start + step, gathered.length)
+            placed = (self._offer.coding, kept[start:stop].tolist())
+            kv = gathered.tensor(start, stop)
+            yield await self._encode(BlockKind.KV_SELECTED, start, kv, placed)
 
     async def _prefilled(self, replica: Engine) -> KvCache:
         if self._question.stored.cache is None:
@@ -200,14 +222,31 @@ class PayloadSource:
         self.times.indices_bytes = len(body)
         return encode_block(BlockKind.INDICES, NO_CODEC, 0, len(selection), body)
 
-    async def _encode(self, kind: BlockKind, start: int, kv: torch.Tensor) -> bytes:
-        codec = codec_for_mode(self.mode)
+    async def _encode(
+        self,
+        kind: BlockKind,
+        start: int,
+        kv: torch.Tensor,
+        placed: tuple[KvCoding, Sequence[int]],
+    ) -> bytes:
+        """One block; ``placed`` says how it is coded and where its positions are in the prefix."""
+        coding, positions = placed
+        codec = self._codec(coding, positions)
         started_s = time.monotonic()
         body = await self._host.worker.run(codec.encode, kv)
         elapsed_s = time.monotonic() - started_s
         self.times.encode_s += elapsed_s
-        self._host.costs.observe(ENCODE_STAGES[self.mode], kv.shape[3], elapsed_s)
+        self._host.costs.observe(encode_stage(self.mode, coding), kv.shape[3], elapsed_s)
+        if codec.name not in self.times.kv_codecs:
+            self.times.kv_codecs.append(codec.name)
         return encode_block(kind, int(codec.codec_id), start, kv.shape[3], body)
+
+    def _codec(self, coding: KvCoding, positions: Sequence[int]) -> KvCodec:
+        if coding is KvCoding.TRANSFORM and self._transform is not None:
+            return TransformCodec.at(self._transform, self._transform.int4_level, positions)
+        if self.mode in TRANSFORMED and self._transform is None:
+            self.times.without_transform |= self._host.transform is not None
+        return codec_for_mode(self.mode)
 
     def _keep(self, cache: KvCache) -> None:
         now = time.monotonic()

@@ -10,6 +10,9 @@ from edge_agent.host import EdgeHost, StoredEdgeContext
 from scout_core.codec.positions import bound_bytes
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import token_bytes
+from scout_core.codec.transform import expected_bytes
+from scout_core.codec.transform_basis import TransformBasis
+from scout_core.control.coding import KvCoding
 from scout_core.control.cost import Stage
 from scout_core.control.offers import (
     Offer,
@@ -28,14 +31,26 @@ LEAST_COMPUTE_ERROR: Final = 0.1
 WIRE_BLOCK_TOKENS: Final = 32
 """Positions per KV block: one key group of the codecs, and the smallest piece whose coding can
 change on the way (0.7 MB of bf16 for a model like SmolLM2-135M)."""
+TRANSFORM_BLOCK_TOKENS: Final = 64
+"""The same through the transform: at half the bytes of a 4-bit block of 32, and matrix products of
+fewer columns are slower (``codec/README.md``)."""
+
+
+def block_tokens(coding: KvCoding) -> int:
+    """Positions per KV block."""
+    return TRANSFORM_BLOCK_TOKENS if coding is KvCoding.TRANSFORM else WIRE_BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class CodecSizes:
-    """Sizes from the codecs themselves; see ``scout_core.control.sizes.PayloadSizes``."""
+    """Sizes from the codecs themselves; see ``scout_core.control.sizes.PayloadSizes``.
+
+    ``basis`` is the transform that both ends hold; without one there is no ``transform``.
+    """
 
     geometry: KvGeometry
     vocabulary: int
+    basis: TransformBasis | None = None
 
     def kv_bytes(self, mode: Mode, positions: int) -> int:
         codec = codec_for_mode(mode)
@@ -45,11 +60,28 @@ class CodecSizes:
             return whole
         return whole + codec.encoded_bytes(self.geometry, rest) + BLOCK_HEADER_BYTES
 
+    @property
+    def transform(self) -> TransformKvSizes | None:
+        """Sizes of transform-coded KV."""
+        return None if self.basis is None else TransformKvSizes(self.basis)
+
     def index_bytes(self, context_tokens: int, kept: int) -> int:
         return bound_bytes(context_tokens, kept) + BLOCK_HEADER_BYTES
 
     def token_bytes(self, tokens: int) -> int:
         return token_bytes(self.vocabulary, tokens) + BLOCK_HEADER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class TransformKvSizes:
+    """See ``scout_core.control.coding.TransformSizes``."""
+
+    basis: TransformBasis
+
+    def transform_bytes(self, positions: int) -> int:
+        blocks = -(-positions // TRANSFORM_BLOCK_TOKENS)
+        coded = expected_bytes(self.basis, self.basis.int4_level, positions, blocks)
+        return coded + blocks * BLOCK_HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +124,19 @@ class Planner:
         """
         host = self.host
         facts = self._facts(question, view, now)
+        forecast = host.estimator.forecast(now, round_trip_s)
+        sizes = CodecSizes(
+            view.model.geometry, view.model.vocabulary, host.shared_transform(view.model)
+        )
         sources = OfferSources(
-            sizes=CodecSizes(view.model.geometry, view.model.vocabulary),
+            sizes=sizes,
             quality=host.quality,
             edge_costs=host.costs,
             cloud_costs=view.costs,
+            transform=sizes.transform,
+            link_bytes_per_s=forecast.median_bytes_per_s,
         )
         offers = feasible_offers(facts, sources)
-        forecast = host.estimator.forecast(now, round_trip_s)
         situation = Situation(
             forecast=forecast,
             deadline_s=question.deadline_s,

@@ -41,6 +41,9 @@ from scout_core.rpc.session_wire import REASON_TO_WIRE
 
 MAX_OFFERS: int = 16
 NO_SELECTOR = "none"
+WITHOUT_TRANSFORM = (
+    "KV went as plain groups: the cloud does not hold this agent's transform for the model"
+)
 FIRST_BURST_S = 0.5
 SMALLEST_BURST_BYTES = 4_096
 """Scout mode's whole payload for contexts of about 2,000 tokens."""
@@ -360,6 +363,8 @@ class RequestRun:
         degradation = [*earlier.degradation, summary.degradation]
         if measured.resumes:
             degradation.append(f"resumed {measured.resumes} times")
+        if times.without_transform:
+            degradation.append(WITHOUT_TRANSFORM)
         self.answered = True
         return inference_pb2.GenerateResponse(
             finished=inference_pb2.Finished(
@@ -387,5 +392,6 @@ class RequestRun:
                 ),
                 answer_tokens=summary.answer_tokens,
                 deadline_met=self._ttft_s <= question.deadline_s,
+                kv_codecs="+".join(times.kv_codecs),
             )
         )

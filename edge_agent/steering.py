@@ -15,6 +15,7 @@ from edge_agent.attachment import CloudView
 from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.planning import CodecSizes, Plan, Question
+from scout_core.control.coding import CodedKv, CodingSources, KvCoding, coded_kv
 from scout_core.control.cost import Stage
 from scout_core.control.downgrade import (
     CAUSE_DEADLINE,
@@ -26,7 +27,7 @@ from scout_core.control.downgrade import (
     Verdict,
     decide,
 )
-from scout_core.control.offers import ENCODE_STAGES, CloudContext
+from scout_core.control.offers import CloudContext
 from scout_core.modes import Execution, Mode
 from scout_core.protocol.opening import CAUSE_ALLOCATION
 
@@ -53,6 +54,8 @@ class Steering:
     round_trip_s: float
     guidance: Guidance | None = None
     _switched_s: float = field(default_factory=time.monotonic)
+    _link_bytes_per_s: float = 0.0
+    """As last forecast; 0: not yet."""
 
     @property
     def enabled(self) -> bool:
@@ -64,8 +67,20 @@ class Steering:
         """Why the rest is left to the cloud, if it is."""
         return CAUSE_DEADLINE if self.guidance is None else CAUSE_ALLOCATION
 
+    def coding(self, mode: Mode, position: int) -> KvCoding:
+        """How the block from ``position`` on is coded within its KV mode.
+
+        On a scheduled uplink as it was offered: that is what its share was made for.
+        """
+        if self.guidance is not None:
+            offered = [offer.coding for offer in self.plan.offers if offer.mode is mode]
+            return offered[0] if offered else KvCoding.PLAIN
+        return self._coded(mode, self.plan.facts.prefix_tokens - position).coding
+
     def consider(self, mode: Mode, position: int, now: float) -> Verdict:
         """What to do with the positions from ``position`` on, coded as ``mode`` so far."""
+        forecast = self.host.estimator.forecast(now, self.round_trip_s)
+        self._link_bytes_per_s = forecast.median_bytes_per_s
         if not self.enabled:
             return Keep(1.0)
         remaining = self.plan.facts.prefix_tokens - position
@@ -83,7 +98,7 @@ class Steering:
             since_switch_s=now - self._switched_s,
             target_probability=self.host.settings.target_probability,
         )
-        verdict = decide(progress, self.host.estimator.forecast(now, self.round_trip_s))
+        verdict = decide(progress, forecast)
         if not isinstance(verdict, Keep):
             self._switched_s = now
         return verdict
@@ -102,23 +117,38 @@ class Steering:
         costs = self.view.costs
         first_token_s = costs.predict(Stage.CLOUD_FIRST_TOKEN, self.plan.facts.tail_tokens)
         context_tokens = self.plan.facts.context_tokens
-        sizes = CodecSizes(self.view.model.geometry, self.view.model.vocabulary)
         quality = self.host.quality.quality(mode, Execution.EVICT, 1.0, context_tokens)
         if mode is Mode.SCOUT:
             absent = self.plan.facts.cloud_context is CloudContext.ABSENT
             return Remainder(
                 mode=mode,
                 retention=1.0,
-                payload_bytes=sizes.token_bytes(context_tokens) if absent else 0,
+                payload_bytes=self._sizes.token_bytes(context_tokens) if absent else 0,
                 quality=quality,
                 encode_s=0.0,
                 cloud_s=costs.predict(Stage.CLOUD_PREFILL, remaining) + first_token_s,
             )
+        coded = self._coded(mode, remaining)
         return Remainder(
             mode=mode,
             retention=1.0,
-            payload_bytes=sizes.kv_bytes(mode, remaining),
+            payload_bytes=coded.payload_bytes,
             quality=quality,
-            encode_s=self.host.costs.predict(ENCODE_STAGES[mode], remaining),
-            cloud_s=costs.predict(Stage.CLOUD_INJECT, remaining) + first_token_s,
+            encode_s=coded.encode_s,
+            cloud_s=coded.inject_s + first_token_s,
         )
+
+    @property
+    def _sizes(self) -> CodecSizes:
+        model = self.view.model
+        return CodecSizes(model.geometry, model.vocabulary, self.host.shared_transform(model))
+
+    def _coded(self, mode: Mode, positions: int) -> CodedKv:
+        """The rest in a KV mode, at the link's rate as it is forecast now."""
+        sizes = self._sizes
+        if self._link_bytes_per_s == 0.0:
+            forecast = self.host.estimator.forecast(time.monotonic(), self.round_trip_s)
+            self._link_bytes_per_s = forecast.median_bytes_per_s
+        rate = self._link_bytes_per_s
+        sources = CodingSources(sizes, self.host.costs, self.view.costs, sizes.transform, rate)
+        return coded_kv(mode, positions, sources)

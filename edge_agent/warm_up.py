@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from edge_agent.host import EdgeHost
+from edge_agent.planning import TRANSFORM_BLOCK_TOKENS
 from scout_core.codec.registry import codec_for_mode
+from scout_core.codec.transform import TransformCodec
+from scout_core.codec.transform_basis import TransformBasis
+from scout_core.control.coding import ENCODE_STAGES
 from scout_core.control.cost import Stage
-from scout_core.control.offers import ENCODE_STAGES
 from scout_core.daemon.stopwatch import seconds_of
-from scout_core.engine import Engine
+from scout_core.engine import Engine, KvCache
 from scout_core.engine.scoring import ScoutContext
 
 LENGTHS: Final = (64, 256, 768)
@@ -44,6 +47,19 @@ def _replica_stages(host: EdgeHost, replica: Engine, length: int, measured: bool
         encode_s = seconds_of(lambda codec=codec: codec.encode(kv))
         if measured:
             host.costs.observe(stage, length, encode_s)
+    if host.transform is not None:
+        basis = host.transform
+        encode_s = seconds_of(lambda: _transform(basis, cache))
+        if measured:
+            host.costs.observe(Stage.EDGE_ENCODE_TRANSFORM, length, encode_s)
+
+
+def _transform(basis: TransformBasis, cache: KvCache) -> None:
+    """Encodes a cache in the blocks that a payload has."""
+    for start in range(0, cache.length, TRANSFORM_BLOCK_TOKENS):
+        stop = min(start + TRANSFORM_BLOCK_TOKENS, cache.length)
+        codec = TransformCodec.at(basis, basis.int4_level, range(start, stop))
+        codec.encode(cache.tensor(start, stop))
 
 
 def _score(host: EdgeHost, length: int, measured: bool) -> None:

@@ -1,7 +1,7 @@
 """Which transform bases ship with Scout, found by the fingerprint of the model they belong to.
 
-Owns the lookup; an artefact says in its header whose it is. A model of other weights gets none,
-and its caches go by the codecs that need no calibration.
+Owns the lookup, by name too, as settings have it; an artefact says in its header whose it is. A
+model of other weights gets none, and its caches go by the codecs that need no calibration.
 """
 
 from __future__ import annotations
@@ -14,9 +14,35 @@ from typing import Final
 from safetensors import safe_open
 
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.errors import ProfileError
 from scout_core.modes import ModelFingerprint
 
 PATTERN: Final = "transform-*.safetensors"
+NO_BASIS: Final = "none"
+
+
+def configured_basis(reference: str, fingerprint: ModelFingerprint) -> TransformBasis | None:
+    """The basis that a setting names for the model with this fingerprint.
+
+    Args:
+        reference: a file; ``none``; or empty: the bundled one, if there is one.
+
+    Raises:
+        ProfileError: no such file, damaged, or calibrated for another model.
+    """
+    if reference == NO_BASIS:
+        return None
+    if not reference:
+        return basis_of(fingerprint)
+    basis = TransformBasis.load(Path(reference))
+    if basis.fingerprint != fingerprint:
+        raise ProfileError(
+            f"Transform basis {Path(reference).name} was calibrated for another model; calibrate "
+            "one for this model, or set transform to none.",
+            expected=basis.fingerprint,
+            got=fingerprint,
+        )
+    return basis
 
 
 def basis_of(fingerprint: ModelFingerprint) -> TransformBasis | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, assert_never
 
-from scout_core.codec.base import KvCodec
+from scout_core.codec.base import CodecId, KvCodec
 from scout_core.codec.groups import INT4_GROUPS, INT8_GROUPS
 from scout_core.codec.lossless_bf16 import LosslessBf16Codec
 from scout_core.codec.raw_bf16 import RawBf16Codec
+from scout_core.codec.transform import TransformCodec
+from scout_core.codec.transform_basis import TransformBasis
 from scout_core.errors import CodecError, ModeUnavailableError
 from scout_core.modes import Mode
 
@@ -32,6 +35,24 @@ def codec_by_id(codec_id: int) -> KvCodec:
     if codec is None:
         raise CodecError(f"Unknown codec id {codec_id}; known: {sorted(_BY_ID)}. Upgrade this end?")
     return codec
+
+
+def codec_of_block(
+    codec_id: int, positions: Sequence[int], basis: TransformBasis | None
+) -> KvCodec:
+    """The codec that a block header names, for the cache at these absolute positions.
+
+    Args:
+        basis: the transform's, if this end holds one for the model.
+
+    Raises:
+        CodecError: no codec has this id, or it needs a basis and there is none.
+    """
+    if codec_id != CodecId.TRANSFORM:
+        return codec_by_id(codec_id)
+    if basis is None:
+        raise CodecError("This end holds no transform basis for its model; send plain groups.")
+    return TransformCodec.at(basis, basis.int4_level, positions)
 
 
 def codec_by_name(name: str) -> KvCodec:

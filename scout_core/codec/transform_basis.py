@@ -11,11 +11,16 @@ values) and group, a cache row of ``width = layers in group · kv_heads · head_
 where ``inverse`` holds, per column, 8-bit integers and one float scale, and ``forward`` is its
 exact inverse, computed on loading. Coefficients are uncorrelated on the calibration texts and
 scaled so that an error of one in any of them costs the model's output equally much; ``deviations``
-holds their standard deviations. ``sinks`` may replace the mean at the first absolute positions.
+holds their standard deviations. ``sinks`` replaces the mean at the first absolute positions, whose
+tokens are the chat template's and therefore always the same.
+
+Two ends can code for each other if their bases have equal digests; a payload names its basis by the
+digest's first bytes (``tag``).
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +37,11 @@ from scout_core.errors import CodecError, ProfileError
 from scout_core.geometry import KvGeometry
 from scout_core.modes import ModelFingerprint
 
-FORMAT: Final = "scout-transform-basis-1"
+FORMAT: Final = "scout-transform-basis-2"
+PAYLOAD_VERSION: Final = 3
+"""Of the bytes that ``transform_payload`` describes. Ends of different versions share no digest."""
+TAG_BYTES: Final = 4
+MAX_SINKS: Final = 32
 CLASSES: Final = 48
 """Entropy models: coefficients of like deviation-to-step ratio share one."""
 CLASSES_PER_OCTAVE: Final = 4
@@ -43,7 +52,7 @@ ALPHABET: Final = 256
 MAX_ARTEFACT_BYTES: Final = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TransformBasis:
     """See the module's docstring; ``groups`` counts the groups of layers of each kind.
 
@@ -59,6 +68,9 @@ class TransformBasis:
     geometry: KvGeometry
     theta: float
     finest_step: float
+    int4_level: int
+    """The coarsest level that diverges no more than ``int4_groups`` on the calibration texts: what
+    senders code 4-bit modes with."""
     integers: torch.Tensor
     scales: torch.Tensor
     means: torch.Tensor
@@ -74,7 +86,7 @@ class TransformBasis:
             "scales": (2, groups, width),
             "means": (2, groups, width),
             "deviations": (2, groups, width),
-            "sinks": (2, self.sinks.shape[1], groups, width),
+            "sinks": (2, min(self.sinks.shape[1], MAX_SINKS), groups, width),
             "frequencies": (CLASSES, ALPHABET),
             "shrinkage": (CLASSES,),
         }
@@ -123,8 +135,28 @@ class TransformBasis:
         """The shared entropy models, ready to code with."""
         return RansModels.of(self.frequencies)
 
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of everything that a payload's meaning depends on."""
+        named = {name: text for name, text in self._metadata.items() if name != "int4_level"}
+        hashed = hashlib.sha256(f"{FORMAT} {PAYLOAD_VERSION} {sorted(named.items())}".encode())
+        for name, tensor in sorted(self._tensors.items()):
+            hashed.update(name.encode())
+            hashed.update(tensor.view(torch.uint8).numpy().tobytes())
+        return hashed.hexdigest()
+
+    @cached_property
+    def tag(self) -> bytes:
+        """What payloads name the basis by."""
+        return bytes.fromhex(self.digest)[:TAG_BYTES]
+
     def save(self, path: Path) -> None:
         """Writes the artefact."""
+        save_file(self._tensors, path, self._metadata | {"format": FORMAT})
+
+    @property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """As they are in the file."""
         tensors = {
             "integers": self.integers,
             "scales": self.scales,
@@ -134,16 +166,19 @@ class TransformBasis:
             "frequencies": torch.from_numpy(self.frequencies.astype(np.int16)),
             "shrinkage": self.shrinkage,
         }
-        metadata = {
-            "format": FORMAT,
+        return {name: value.contiguous() for name, value in tensors.items()}
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {
             "fingerprint": self.fingerprint,
             "layers": str(self.geometry.layers),
             "kv_heads": str(self.geometry.kv_heads),
             "head_dim": str(self.geometry.head_dim),
             "theta": repr(self.theta),
             "finest_step": repr(self.finest_step),
+            "int4_level": str(self.int4_level),
         }
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
 
     @classmethod
     def load(cls, path: Path) -> TransformBasis:
@@ -170,6 +205,7 @@ class TransformBasis:
                 ),
                 theta=float(metadata["theta"]),
                 finest_step=float(metadata["finest_step"]),
+                int4_level=int(metadata["int4_level"]),
                 integers=tensors["integers"],
                 scales=tensors["scales"],
                 means=tensors["means"],

@@ -2,11 +2,12 @@
 
 Owns sizes and bounds; knows no arithmetic. P positions are cut into T = ceil(P / 256) tiles, tile i
 covering [i·P // T, (i+1)·P // T). A payload is: level u8 (below 32: step = finest step ·
-2^(level / 4)); flags u8 (bit i: the row at absolute position i is measured from the calibrated
-sink); for every tile, kind (keys, values) and group of layers, in this order, the size of its
-piece u32; the other sink rows of the block as one ``int8_groups`` payload, if any; the pieces. A
-piece is: number of escapes u32; escapes i32, coefficient after coefficient; the symbols of the sent
-coefficients (``rans``: a row is a coefficient's positions), zero in rows already sent. Symbol s
+2^(level / 4)); flags u32 (bit i: the row at absolute position i is measured from the calibrated
+one); the basis' tag, 4 bytes; for every tile, kind (keys, values) and group of layers, in this
+order, the size of its piece u32; the other rows at positions 0 to 3 as one ``int8_groups`` payload,
+if any; the pieces. A piece is: number of escapes u32; escapes i32, coefficient after coefficient;
+the symbols of the sent coefficients (``rans``: a row is a coefficient's positions), zero in rows
+already sent. Symbol s
 means s − 127; 255 an escape. At levels from 32 on a piece has no escapes and, instead of symbols,
 codes of fixed widths (``fixed_widths``).
 """
@@ -23,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scout_core.codec.rans import STATE_BYTES
+from scout_core.codec.transform_basis import TAG_BYTES
 from scout_core.codec.transform_kernels import LARGEST_VALUE
 from scout_core.errors import CodecError
 
 LEVELS: Final = 32 + 64
 """Entropy-coded ones, then fixed ones."""
 TILE_POSITIONS: Final = 256
-_HEAD: Final = struct.Struct("<BB")
+_HEAD: Final = struct.Struct(f"<BI{TAG_BYTES}s")
 _COUNT: Final = struct.Struct("<I")
 
 
@@ -77,6 +79,8 @@ class TransformPayload:
 
     level: int
     flags: int
+    tag: bytes
+    """Of the basis."""
     sink_rows: bytes | memoryview
     pieces: Sequence[Piece]
 
@@ -84,7 +88,9 @@ class TransformPayload:
         """The payload."""
         pieces = [piece.to_bytes() for piece in self.pieces]
         sizes = np.array([len(piece) for piece in pieces], dtype="<u4").tobytes()
-        return b"".join((_HEAD.pack(self.level, self.flags), sizes, self.sink_rows, *pieces))
+        return b"".join(
+            (_HEAD.pack(self.level, self.flags, self.tag), sizes, self.sink_rows, *pieces)
+        )
 
     @staticmethod
     def overhead_bytes(pieces: int) -> int:
@@ -92,18 +98,18 @@ class TransformPayload:
         return _HEAD.size + pieces * (2 * _COUNT.size + STATE_BYTES)
 
     @staticmethod
-    def head_of(view: memoryview) -> tuple[int, int]:
-        """Level and flags.
+    def head_of(view: memoryview) -> tuple[int, int, bytes]:
+        """Level, flags and the basis' tag.
 
         Raises:
             CodecError: truncated, or no such level.
         """
         if len(view) < _HEAD.size:
             raise CodecError("transform: payload is truncated.")
-        level, flags = _HEAD.unpack_from(view)
+        level, flags, tag = _HEAD.unpack_from(view)
         if level >= LEVELS:
             raise CodecError(f"transform: there is no level {level}.")
-        return level, flags
+        return level, flags, tag
 
     @classmethod
     def parsed(cls, view: memoryview, sink_bytes: int, pieces: int) -> Self:
@@ -112,7 +118,7 @@ class TransformPayload:
         Raises:
             CodecError: sizes do not add up.
         """
-        level, flags = cls.head_of(view)
+        level, flags, tag = cls.head_of(view)
         fixed = _HEAD.size + _COUNT.size * pieces
         if len(view) < fixed:
             raise CodecError("transform: payload is truncated.")
@@ -123,6 +129,7 @@ class TransformPayload:
         return cls(
             level,
             flags,
+            tag,
             view[fixed : fixed + sink_bytes],
             [Piece.parsed(view[start:stop]) for start, stop in pairwise(bounds)],
         )

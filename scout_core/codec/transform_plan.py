@@ -6,7 +6,7 @@ Owns what follows from a basis and a level alone, so that it is computed once fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -26,13 +26,16 @@ that leaves out a quarter of the arithmetic, and at equal size the error is 1 to
 FINE_LEVELS: Final = 8
 """Below this level the encoder multiplies in float32: bf16 rounding would be felt."""
 
+KEPT_PLANS: Final = 64
+"""All levels of one basis."""
+
 
 def step_at(basis: TransformBasis, level: int) -> float:
     """The quantiser's step at a level: each ``LEVELS_PER_OCTAVE`` levels double it."""
     return basis.finest_step * 2.0 ** (level / LEVELS_PER_OCTAVE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TransformPlan:
     """Streams are the keys' groups of layers, then the values'; lists have one entry a stream."""
 
@@ -44,8 +47,9 @@ class TransformPlan:
     levels, its number of bits."""
 
     @classmethod
+    @lru_cache(maxsize=KEPT_PLANS)
     def of(cls, basis: TransformBasis, level: int) -> TransformPlan:
-        """The plan of a level."""
+        """The plan of a level; kept, for it serves every block that is coded so."""
         if level >= FIRST_FIXED_LEVEL:
             eighths = level - FIRST_FIXED_LEVEL + 1
             deviations = basis.deviations.reshape(-1).numpy()

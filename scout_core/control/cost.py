@@ -31,12 +31,16 @@ class Stage(Enum):
     EDGE_ENCODE_INT8 = "edge_encode_kv_int8"
     EDGE_ENCODE_INT4 = "edge_encode_kv_int4"
     EDGE_ENCODE_SELECT = "edge_encode_kv_select"
+    EDGE_ENCODE_TRANSFORM = "edge_encode_transform"
+    """The same through the calibrated transform, whatever the mode."""
     CLOUD_PREFILL = "cloud_prefill"
     """Full prefill; tokens = positions of the prefix."""
     CLOUD_SPARSE = "cloud_sparse"
     """Prefill of the selected positions only; tokens = positions kept."""
     CLOUD_INJECT = "cloud_inject"
     """Decoding a KV payload and building the cache; tokens = positions received."""
+    CLOUD_INJECT_TRANSFORM = "cloud_inject_transform"
+    """The same for a payload that went through the calibrated transform."""
     CLOUD_FIRST_TOKEN = "cloud_first_token"  # noqa: S105 - a stage's name, not a secret
     """Prefill of the tail on top of a cache, to the first token; tokens = tail positions."""
     CLOUD_DECODE_STEP = "cloud_decode_step"
@@ -77,6 +81,9 @@ PRIORS: Final[Mapping[Stage, StageCost]] = {
         StageCost(Stage.EDGE_ENCODE_INT4, 0.001, 1.2e-4),
         StageCost(Stage.EDGE_ENCODE_SELECT, 0.001, 1.2e-4),
         StageCost(Stage.CLOUD_INJECT, 0.002, 1.2e-4),
+        # About 100 MB/s: a host that is not known is not trusted with matrix products.
+        StageCost(Stage.EDGE_ENCODE_TRANSFORM, 0.001, 2.4e-4),
+        StageCost(Stage.CLOUD_INJECT_TRANSFORM, 0.002, 2.4e-4),
     )
 }
 """Costs before anything was measured."""

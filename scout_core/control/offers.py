@@ -13,6 +13,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
+from scout_core.control.coding import (
+    CodingSources,
+    KvCoding,
+    StageCosts,
+    TransformSizes,
+    coded_kv,
+)
 from scout_core.control.cost import Stage
 from scout_core.control.sizes import PayloadSizes
 from scout_core.errors import ModeUnavailableError
@@ -30,14 +37,6 @@ class QualityTable(Protocol):
         self, mode: Mode, execution: Execution, retention: float, context_tokens: int
     ) -> float:
         """Quality for one way of serving; 1.0 is the cloud model with the whole context."""
-        ...
-
-
-class StageCosts(Protocol):
-    """Seconds per stage; ``CostModel`` is one."""
-
-    def predict(self, stage: Stage, tokens: int) -> float:
-        """Seconds the stage is expected to take for ``tokens``."""
         ...
 
 
@@ -93,6 +92,7 @@ class Offer:
         edge_s: edge seconds before the first payload byte can leave.
         encode_s: edge seconds of encoding, overlapped with the transfer.
         cloud_s: cloud seconds from the last payload byte to the first token, queue excluded.
+        coding: how KV is coded within the mode.
     """
 
     mode: Mode
@@ -103,14 +103,7 @@ class Offer:
     edge_s: float
     cloud_s: float
     encode_s: float = 0.0
-
-
-ENCODE_STAGES: Final = {
-    Mode.KV_BF16: Stage.EDGE_ENCODE_BF16,
-    Mode.KV_INT8: Stage.EDGE_ENCODE_INT8,
-    Mode.KV_INT4: Stage.EDGE_ENCODE_INT4,
-    Mode.KV_SELECT: Stage.EDGE_ENCODE_SELECT,
-}
+    coding: KvCoding = KvCoding.PLAIN
 
 
 def kept_tokens(context_tokens: int, retention: float) -> int:
@@ -128,6 +121,8 @@ class OfferSources:
         edge_costs: what the edge host measured.
         cloud_costs: what the cloud reported.
         ladder: retentions to try.
+        transform: bytes of the transform that both ends hold; None: they hold none in common.
+        link_bytes_per_s: the rate that the link is expected to have: what decides between codecs.
     """
 
     sizes: PayloadSizes
@@ -135,6 +130,15 @@ class OfferSources:
     edge_costs: StageCosts
     cloud_costs: StageCosts
     ladder: tuple[float, ...] = RETENTION_LADDER
+    transform: TransformSizes | None = None
+    link_bytes_per_s: float = math.inf
+
+    @property
+    def coding(self) -> CodingSources:
+        """What the choice of a codec needs of them."""
+        return CodingSources(
+            self.sizes, self.edge_costs, self.cloud_costs, self.transform, self.link_bytes_per_s
+        )
 
 
 def feasible_offers(facts: RequestFacts, sources: OfferSources) -> tuple[Offer, ...]:
@@ -238,17 +242,17 @@ def _kv_offer(facts: RequestFacts, sources: OfferSources, mode: Mode, retention:
         payload_bytes += sizes.index_bytes(facts.context_tokens, kept)
         # The question's rows over the cached prefix give the scores.
         edge_s += edge.predict(Stage.EDGE_PREFILL, facts.tail_tokens)
-    payload_bytes += sizes.kv_bytes(mode, positions)
+    coded = coded_kv(mode, positions, sources.coding)
     return Offer(
         mode=mode,
         retention=retention,
         execution=Execution.EVICT,
-        payload_bytes=payload_bytes,
+        payload_bytes=payload_bytes + coded.payload_bytes,
         quality=sources.quality.quality(mode, Execution.EVICT, retention, facts.context_tokens),
         edge_s=edge_s,
-        cloud_s=cloud.predict(Stage.CLOUD_INJECT, positions)
-        + cloud.predict(Stage.CLOUD_FIRST_TOKEN, facts.tail_tokens),
-        encode_s=edge.predict(ENCODE_STAGES[mode], positions),
+        cloud_s=coded.inject_s + cloud.predict(Stage.CLOUD_FIRST_TOKEN, facts.tail_tokens),
+        encode_s=coded.encode_s,
+        coding=coded.coding,
     )
 
 

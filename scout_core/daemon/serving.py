@@ -24,6 +24,12 @@ class ServingSettings(DaemonSettings):
         "auto", description="Number format of the arithmetic; auto picks the faster per host."
     )
     threads: int = Field(0, ge=0, le=1024, description="Torch threads; 0: one per core.")
+    transform: str = Field(
+        "",
+        description="Transform basis that KV of the cloud's model may be coded with, a file; "
+        "empty: the one bundled with that model, if any; none: plain groups alone. It is used "
+        "where both ends hold the same.",
+    )
     context_limit_tokens: int = Field(
         8_192, ge=16, le=1_048_576, description="Longest context accepted, in tokens."
     )

@@ -27,13 +27,15 @@ from scout_core.codec.transform_basis import (
 )
 from scout_core.codec.transform_kernels import ESCAPE, ROUNDING, ZERO
 from scout_core.codec.transform_plan import LEVELS_PER_OCTAVE
-from scout_core.evaluation.codec_statistics import SINK_POSITIONS, CacheStatistics
+from scout_core.evaluation.codec_statistics import CacheStatistics
 from scout_core.modes import ModelFingerprint
 
 RIDGE: Final = 0.02
 """Share of each head's mean importance mixed into M: keeps it invertible and forgives sampling."""
 FINEST_STEP_DEVIATIONS: Final = 0.015
 """Step of level 0, in root mean square deviations of the coefficients."""
+USUAL_INT4_LEVEL: Final = 12
+"""Until ``codec_levels`` has measured it."""
 PRIOR_SYMBOLS: Final = 300
 """Weight of the Laplace prior against counted symbols, in each entropy model."""
 COUNTED_LEVELS: Final = (4, 10, 14, 18, 22)
@@ -66,6 +68,7 @@ def fit_basis(
         geometry=statistics.geometry,
         theta=theta,
         finest_step=float(deviations.square().mean().sqrt()) * FINEST_STEP_DEVIATIONS,
+        int4_level=USUAL_INT4_LEVEL,
         integers=integers,
         scales=scales,
         means=means,
@@ -133,7 +136,7 @@ def _count_symbols(
     counts = np.zeros((CLASSES, ALPHABET))
     beyond, ones = np.zeros(CLASSES), np.zeros(CLASSES)
     for rows in samples:
-        rest = rows[:, :, SINK_POSITIONS:] - basis.means[:, :, None]
+        rest = rows[:, :, basis.sinks.shape[1] :] - basis.means[:, :, None]
         coefficients = rest @ basis.forward.transpose(2, 3)
         for level in COUNTED_LEVELS:
             step = basis.finest_step * 2.0 ** (level / LEVELS_PER_OCTAVE)

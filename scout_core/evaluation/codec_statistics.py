@@ -9,15 +9,11 @@ second moment is the Fisher information: half of it is the KL divergence that a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 import torch
 
 from scout_core.codec.rotary import Rotation
 from scout_core.geometry import KvGeometry
-
-SINK_POSITIONS: Final = 4
-"""First positions, whose rows are outliers and nearly constant: they get means of their own."""
 
 
 def grouped_rows(kv: torch.Tensor, groups: int, rotation: Rotation) -> torch.Tensor:
@@ -36,11 +32,13 @@ class CacheStatistics:
     """Sums over calibration texts; all tensors start with ``[2 kinds, groups, …]``.
 
     ``products`` and ``sums`` are of rows, ``importance`` of gradients, ``sinks`` the sum of the
-    first rows ``[2, SINK_POSITIONS, groups, width]``.
+    first rows ``[2, sink_positions, groups, width]``: the chat template's, which are the same in
+    all texts and get means of their own.
     """
 
     geometry: KvGeometry
     groups: int
+    sink_positions: int
     products: torch.Tensor = field(init=False)
     sums: torch.Tensor = field(init=False)
     importance: torch.Tensor = field(init=False)
@@ -54,12 +52,12 @@ class CacheStatistics:
         self.products = torch.zeros(2, self.groups, width, width)
         self.sums = torch.zeros(2, self.groups, width)
         self.importance = torch.zeros(2, self.groups, width, width)
-        self.sinks = torch.zeros(2, SINK_POSITIONS, self.groups, width)
+        self.sinks = torch.zeros(2, self.sink_positions, self.groups, width)
 
     def add_rows(self, rows: torch.Tensor) -> None:
         """Rows ``[2, groups, positions, width]`` of one text, from absolute position 0."""
-        self.sinks += rows[:, :, :SINK_POSITIONS].transpose(1, 2)
-        rest = rows[:, :, SINK_POSITIONS:]
+        self.sinks += rows[:, :, : self.sink_positions].transpose(1, 2)
+        rest = rows[:, :, self.sink_positions :]
         self.products += rest.transpose(2, 3) @ rest
         self.sums += rest.sum(dim=2)
         self.rows_seen += rest.shape[2]
@@ -67,5 +65,5 @@ class CacheStatistics:
 
     def add_gradients(self, gradients: torch.Tensor, weight: float) -> None:
         """Gradients ``[2, groups, positions, width]`` of one sampled continuation."""
-        rest = gradients[:, :, SINK_POSITIONS:]
+        rest = gradients[:, :, self.sink_positions :]
         self.importance += weight * (rest.transpose(2, 3) @ rest)

@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from scout_core.control.coding import StageCosts
 from scout_core.control.cost import PRIORS, CostModel, Stage, StageCost
-from scout_core.control.offers import OfferSources, QualityTable, StageCosts
+from scout_core.control.offers import OfferSources, QualityTable
 from scout_core.control.sizes import GeometrySizes
 from scout_core.geometry import KvGeometry
 from scout_core.models.quality import UNCALIBRATED, UNCALIBRATED_NAME, QualityRow

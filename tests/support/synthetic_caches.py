@@ -17,6 +17,7 @@ from scout_core.modes import ModelFingerprint
 GEOMETRY = KvGeometry(layers=4, kv_heads=2, head_dim=8)
 THETA = 10_000.0
 GROUPS = 2
+SINKS = 4
 CAUSES = 12
 """Hidden causes that all elements of a position depend on."""
 
@@ -36,7 +37,7 @@ def synthetic_cache(positions: Sequence[int], seed: int) -> torch.Tensor:
 @cache
 def synthetic_basis() -> TransformBasis:
     """Fitted to a dozen such caches; every element matters equally but for sampling."""
-    statistics = CacheStatistics(GEOMETRY, GROUPS)
+    statistics = CacheStatistics(GEOMETRY, GROUPS, SINKS)
     samples: list[torch.Tensor] = []
     for seed in range(12):
         rotation = Rotation.at(torch.arange(100), 8, THETA)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,18 @@ from cloud_server.host import ModelHost
 from scout_core.codec.positions import encode_positions
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
+from scout_core.codec.transform import TransformCodec
+from scout_core.codec.transform_basis import TransformBasis
 from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.worker import TorchWorker
 from scout_core.engine import Engine, KvCache
-from scout_core.errors import PayloadError, UnknownContextError
+from scout_core.errors import CodecError, PayloadError, UnknownContextError
 from scout_core.modes import Execution, Mode, TenantId
 from scout_core.protocol.blocks import Block, BlockKind, BlockParser, encode_block
 from scout_core.sampling import SamplingOptions
 from tests.support.raw_session import opening
 from tests.support.tiny_models import FAMILIES, save_tiny_model, tiny_engine
+from tests.support.tiny_transform import tiny_basis
 
 TOKENS = tuple(range(20, 90))
 TENANT = TenantId("tenant")
@@ -185,6 +190,50 @@ async def test_selected_kv_equals_what_eviction_keeps(engine: Engine) -> None:
     rounded = gathered.tensor(0, gathered.length).to(torch.bfloat16).float()
     assert torch.equal(arrived.tensor(0, arrived.length).float(), rounded)
     assert arrived.next_position == head + len(TOKENS)
+
+
+async def test_transform_coded_blocks_become_the_cache_at_their_positions(engine: Engine) -> None:
+    basis = tiny_basis(engine)
+    host = replace(host_of(engine), transform=basis)
+    local, head = prefilled(engine), len(engine.prompt.head_tokens)
+    whole = assembler(host, mode=Mode.KV_INT4)
+    for start in range(0, local.length, 16):
+        positions = range(start, min(start + 16, local.length))
+        await whole.add(transformed_block(basis, BlockKind.KV, local, start, positions))
+    assert nearly_equal((await whole.prepare()).cache, local)
+    kept = [*range(head), head + 3, head + 9, head + 41]
+    gathered = engine.evict(local, kept)
+    selected = assembler(host, mode=Mode.KV_SELECT, retention=0.1)
+    await selected.add(indices_block(3, 9, 41))
+    for start in range(0, gathered.length, 7):
+        positions = kept[start : start + 7]
+        await selected.add(
+            transformed_block(basis, BlockKind.KV_SELECTED, gathered, start, positions)
+        )
+    assert nearly_equal((await selected.prepare()).cache, gathered)
+
+
+def transformed_block(
+    basis: TransformBasis, kind: BlockKind, cache: KvCache, start: int, positions: Sequence[int]
+) -> Block:
+    kv = cache.tensor(start, start + len(positions))
+    body = TransformCodec.at(basis, 0, positions).encode(kv)
+    return block(kind, int(TransformCodec.codec_id), start, len(positions), body)
+
+
+def nearly_equal(arrived: KvCache, local: KvCache) -> bool:
+    exact = local.tensor(0, local.length).float()
+    error = arrived.tensor(0, arrived.length).float() - exact
+    return bool(error.norm() < 0.02 * exact.norm())
+
+
+async def test_transform_coded_blocks_need_the_same_basis(engine: Engine) -> None:
+    basis = tiny_basis(engine)
+    coded = transformed_block(basis, BlockKind.KV, prefilled(engine), 0, range(16))
+    for other in (None, replace(basis, finest_step=2 * basis.finest_step)):
+        assembling = assembler(replace(host_of(engine), transform=other), mode=Mode.KV_INT4)
+        with pytest.raises(CodecError, match="basis"):
+            await assembling.add(coded)
 
 
 async def test_prepared_assembler_keeps_no_memory(engine: Engine) -> None:

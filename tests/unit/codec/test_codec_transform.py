@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from scout_core.codec import integer_product
 from scout_core.codec.compiled import at_most_threads
 from scout_core.codec.registry import codec_by_name
 from scout_core.codec.rotary import Rotation
-from scout_core.codec.transform import TransformCodec
+from scout_core.codec.transform import TransformCodec, expected_bytes
 from scout_core.codec.transform_basis import TransformBasis
 from scout_core.codec.transform_payload import LEVELS
 from scout_core.errors import CodecError, ProfileError
@@ -170,6 +171,20 @@ def test_other_geometry_level_or_count_is_refused() -> None:
             TransformCodec.at(BASIS, level, range(10))
 
 
+def test_a_payload_of_another_basis_is_refused() -> None:
+    other = replace(BASIS, means=BASIS.means + 1)
+    assert other.digest != BASIS.digest
+    assert replace(BASIS, int4_level=BASIS.int4_level + 1).digest == BASIS.digest
+    payload = TransformCodec.at(other, 4, range(10)).encode(synthetic_cache(range(10), 64))
+    with pytest.raises(CodecError, match="another basis"):
+        TransformCodec.at(BASIS, 4, range(10)).decode(payload, GEOMETRY, 10)
+
+
+def test_expected_sizes_are_near_those_of_texts_like_the_calibration() -> None:
+    payload = TransformCodec.at(BASIS, 12, range(4, 68)).encode(synthetic_cache(range(4, 68), 65))
+    assert len(payload) == pytest.approx(expected_bytes(BASIS, 12, 64, 1), rel=0.15)
+
+
 PAYLOAD = TransformCodec.at(BASIS, 6, range(12)).encode(synthetic_cache(range(12), 58))
 
 
@@ -195,6 +210,7 @@ def test_the_artefact_survives_its_file(tmp_path: Path) -> None:
     kv = synthetic_cache(range(20), 59)
     first, second = (TransformCodec.at(basis, 5, range(20)) for basis in (BASIS, loaded))
     assert first.encode(kv) == second.encode(kv)
+    assert (loaded.digest, loaded.int4_level) == (BASIS.digest, BASIS.int4_level)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 100])

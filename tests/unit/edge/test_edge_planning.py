@@ -12,6 +12,8 @@ from edge_agent.attachment import CloudView
 from edge_agent.host import EdgeHost, ScoutModel
 from edge_agent.planning import Plan, Planner, Question, requested_execution
 from edge_agent.settings import EdgeSettings
+from edge_agent.steering import Steering
+from scout_core.control.coding import KvCoding
 from scout_core.control.cost import CostModel
 from scout_core.control.offers import CloudContext
 from scout_core.control.policies import ChanceConstraintPolicy
@@ -29,6 +31,7 @@ from scout_core.rpc.requests import ContextReference, GenerateParameters
 from scout_core.sampling import SamplingOptions
 from tests.support.testbed import CONTEXT, QUESTION
 from tests.support.tiny_models import save_tiny_model, tiny_engine
+from tests.support.tiny_transform import tiny_basis
 
 NOW = time.monotonic()
 
@@ -108,6 +111,43 @@ def test_kv_mode_cannot_be_forced_without_the_clouds_model(mode: Mode, engine: E
     host = host_with(engine)
     with pytest.raises(ModeUnavailableError, match="cloud's model"):
         plan(host, question(host, mode=mode), view_of(engine, model=other_weights))
+
+
+def test_kv_goes_through_the_transform_that_both_ends_hold_on_links_that_are_slow(
+    engine: Engine,
+) -> None:
+    basis = replace(tiny_basis(engine), int4_level=12)
+    shared = view_of(engine, model=describe_model(engine, basis.digest))
+    chosen: dict[str, Plan] = {}
+    for name, view, rate in (
+        ("shared", shared, 50e3),
+        ("fast", shared, 50e9),
+        ("absent", view_of(engine), 50e3),
+        ("other", view_of(engine, model=describe_model(engine, "0" * 64)), 50e3),
+    ):
+        host = on_link(host_with(engine), rate)
+        host.transform = basis
+        chosen[name] = plan(host, question(host, mode=Mode.KV_INT4), view)
+    assert chosen["shared"].offer.coding is KvCoding.TRANSFORM
+    for name in ("fast", "absent", "other"):
+        assert chosen[name].offer.coding is KvCoding.PLAIN
+        assert chosen["shared"].offer.payload_bytes < chosen[name].offer.payload_bytes
+
+
+def test_blocks_follow_the_link_between_codecs_even_where_the_mode_is_forced(
+    engine: Engine,
+) -> None:
+    basis = replace(tiny_basis(engine), int4_level=12)
+    view = view_of(engine, model=describe_model(engine, basis.digest))
+    host = on_link(host_with(engine), 50e9)
+    host.transform = basis
+    asked = question(host, mode=Mode.KV_INT4)
+    steering = Steering(host, view, asked, plan(host, asked, view), lambda: 0, 0.02)
+    assert steering.coding(Mode.KV_INT4, 0) is KvCoding.PLAIN
+    on_link(host, 50e3)
+    steering.consider(Mode.KV_INT4, 32, NOW)
+    assert steering.coding(Mode.KV_INT4, 32) is KvCoding.TRANSFORM
+    assert steering.coding(Mode.KV_INT8, 32) is KvCoding.PLAIN
 
 
 def test_retention_of_a_whole_mode_cannot_be_forced(engine: Engine) -> None:
