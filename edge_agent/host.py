@@ -17,9 +17,11 @@ from scout_core.control.offers import QualityTable
 from scout_core.daemon.contexts import ContextStore, StoredContext, context_hash
 from scout_core.daemon.worker import TorchWorker
 from scout_core.engine import Engine, KvCache
+from scout_core.engine.loading import ModelTokenizer
 from scout_core.engine.scoring import ScoutScorer
 from scout_core.errors import ContextTooLongError, FingerprintMismatchError, UnsupportedModelError
-from scout_core.modes import ContextHash, TenantId
+from scout_core.models.quality import UNCALIBRATED
+from scout_core.modes import ContextHash, PositionUnit, TenantId
 from scout_core.rpc.registration import ModelDescription
 
 StoredEdgeContext = StoredContext[KvCache]
@@ -51,6 +53,10 @@ class EdgeHost:
     profile_name: str
     contexts: ContextStore[KvCache]
     scout_contexts: ContextStore[KvCache]
+    tokenizer: ModelTokenizer | None = None
+    """The cloud's tokenizer, held without its model."""
+    profile_cloud: str = ""
+    """Fingerprint of the cloud model that ``quality`` was measured with; empty: any."""
     transform: TransformBasis | None = None
     """Calibrated for the replica's KV, if there is one."""
     estimator: GoodputEstimator = field(default_factory=GoodputEstimator)
@@ -58,9 +64,9 @@ class EdgeHost:
     beliefs: CloudBeliefs = field(default_factory=CloudBeliefs)
 
     @property
-    def tokenizing(self) -> Engine:
-        """The engine whose tokenizer splits contexts: it must be the cloud's."""
-        engine = self.replica or (self.scout.engine if self.scout else None)
+    def tokenizing(self) -> Engine | ModelTokenizer:
+        """Whose tokenizer splits contexts: the cloud's where it is held here, else the scout's."""
+        engine = self.replica or self.tokenizer or (self.scout.engine if self.scout else None)
         if engine is None:
             raise UnsupportedModelError(
                 "This agent holds no model; set scout_model, cloud_model or both."
@@ -81,15 +87,27 @@ class EdgeHost:
             return None
         return self.transform if self.transform.digest == model.transform else None
 
-    def require_tokenizer_of(self, model: ModelDescription) -> None:
-        """Raises FingerprintMismatchError when positions would not mean the same at both ends."""
-        if self.tokenizing.tokenizer_fingerprint != model.tokenizer_fingerprint:
-            raise FingerprintMismatchError(
-                f"{self.tokenizing.name} and the cloud's {model.name} split text differently; use "
-                "a scout with the cloud's tokenizer.",
-                edge=self.tokenizing.tokenizer_fingerprint,
-                cloud=model.tokenizer_fingerprint,
-            )
+    def position_unit(self, model: ModelDescription) -> PositionUnit:
+        """What a selection counts for this cloud: its tokens where this end can tell them.
+
+        Raises:
+            FingerprintMismatchError: what is configured as the cloud's tokenizer is another.
+        """
+        if self.tokenizing.tokenizer_fingerprint == model.tokenizer_fingerprint:
+            return PositionUnit.CLOUD_TOKENS
+        if self.replica is None and self.tokenizer is None:
+            return PositionUnit.CHARACTERS
+        raise FingerprintMismatchError(
+            f"{self.tokenizing.name} and the cloud's {model.name} split text differently: set "
+            "cloud_model or cloud_tokenizer to the cloud's model, or leave both empty for a scout "
+            "without the cloud's tokenizer.",
+            edge=self.tokenizing.tokenizer_fingerprint,
+            cloud=model.tokenizer_fingerprint,
+        )
+
+    def quality_with(self, model: ModelDescription) -> QualityTable:
+        """The profile's figures where they were measured with this cloud model."""
+        return self.quality if self.profile_cloud in ("", model.fingerprint) else UNCALIBRATED
 
     def put_context(self, text: str) -> tuple[ContextHash, StoredEdgeContext]:
         """Stores a context's text and tokens.

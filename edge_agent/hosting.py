@@ -16,7 +16,9 @@ from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.models import describe_model, load_engine
 from scout_core.daemon.worker import TorchWorker
 from scout_core.engine import Engine
-from scout_core.engine.scouts import scorer_for
+from scout_core.engine.loading import ModelTokenizer, load_tokenizer
+from scout_core.engine.options import EngineOptions
+from scout_core.engine.scouts import scorer_between, scorer_for
 from scout_core.errors import SettingsError
 from scout_core.models.bundled import profile_file
 from scout_core.models.profile import Profile, read_profile
@@ -35,6 +37,7 @@ class LoadedModels:
 
     replica: Engine | None
     scout: Engine | None
+    tokenizer: ModelTokenizer | None = None
 
     @property
     def descriptions(self) -> tuple[ModelDescription, ...]:
@@ -58,6 +61,7 @@ def load_host(
     models = LoadedModels(
         load_engine(settings.cloud_model, settings) if settings.cloud_model else None,
         load_engine(settings.scout_model, settings) if settings.scout_model else None,
+        _tokenizer(settings),
     )
     profile = _profile(settings, models)
     budget = settings.context_store_bytes
@@ -66,15 +70,31 @@ def load_host(
         worker=worker,
         replica=models.replica,
         replica_scorer=_replica_scorer(models.replica, profile),
-        scout=_scout(models.scout, profile),
+        scout=_scout(models, profile),
         quality=profile.quality_table() if profile else UNCALIBRATED,
         profile_name=profile.name if profile else UNCALIBRATED.name,
         contexts=ContextStore(budget, settings.context_ttl_s),
         scout_contexts=ContextStore(budget // SCOUT_STORE_SHARE, settings.context_ttl_s),
+        tokenizer=models.tokenizer,
+        profile_cloud=profile.cloud.fingerprint if profile else "",
         transform=_transform(settings, models.replica),
         costs=CostModel(profile.stage_costs() if profile else ()),
     )
     return host, models.descriptions
+
+
+def _tokenizer(settings: EdgeSettings) -> ModelTokenizer | None:
+    if not settings.cloud_tokenizer:
+        return None
+    if settings.cloud_model:
+        raise SettingsError(
+            "cloud_model brings its tokenizer along: leave cloud_tokenizer empty, or cloud_model."
+        )
+    return load_tokenizer(
+        EngineOptions(
+            reference=settings.cloud_tokenizer, context_limit_tokens=settings.context_limit_tokens
+        )
+    )
 
 
 def _profile(settings: EdgeSettings, models: LoadedModels) -> Profile | None:
@@ -111,9 +131,12 @@ def _replica_scorer(replica: Engine | None, profile: Profile | None) -> ScoutMod
     return ScoutModel(replica, scorer, scorer.selector_name)
 
 
-def _scout(engine: Engine | None, profile: Profile | None) -> ScoutModel | None:
+def _scout(models: LoadedModels, profile: Profile | None) -> ScoutModel | None:
+    """Scores the tokens by which contexts are split here, whatever the scout's own are."""
+    engine = models.scout
     if engine is None:
         return None
     record = profile.scout_head_weights if profile else None
-    scorer = scorer_for(engine, record.read() if record else None)
+    asked = models.replica or models.tokenizer or engine
+    scorer = scorer_between(engine, asked, record.read() if record else None)
     return ScoutModel(engine, scorer, scorer.selector_name)

@@ -5,7 +5,8 @@ Order of blocks by mode:
     kv_*        KV blocks of head and context, position-major; on the way the codec may change,
                 or TOKENS take the place of the rest
     kv_select   INDICES, then KV_SELECTED blocks of head and selection
-    scout       INDICES (below retention 1.0), then TOKENS if the cloud lacks the context
+    scout       INDICES (below retention 1.0), then TOKENS if the cloud lacks the context;
+                SPANS and TEXT in their place where the cloud's tokenizer is not here
 
 Every torch step is one job of the torch thread. The machine that sends the blocks is not known
 here.
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edge_agent.character_payload import spans_block, text_block
 from edge_agent.host import EdgeHost, ScoutModel
 from edge_agent.planning import Plan, Question, block_tokens
 from edge_agent.steering import Steering
@@ -36,7 +38,7 @@ from scout_core.control.offers import CloudContext
 from scout_core.engine import Engine, KvCache
 from scout_core.engine.scoring import ScoutContext
 from scout_core.errors import ModeUnavailableError
-from scout_core.modes import Execution, Mode
+from scout_core.modes import Execution, Mode, PositionUnit
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.events import ModeSwitched
 from scout_core.protocol.opening import CAUSE_ALLOCATION
@@ -105,12 +107,28 @@ class PayloadSource:
         selection: Selection | None = None
         if self._offer.retention < FULL:
             selection = await self._select(self._scout_model())
+        if self.plan.unit is PositionUnit.CHARACTERS:
+            for block in self._character_blocks(selection):
+                yield block
+            return
+        if selection is not None:
             yield self._indices_block(selection)
         if self._cloud_context is not CloudContext.ABSENT:
             return
         if selection is not None and self._offer.execution is Execution.SPARSE:
             tokens = tuple(tokens[index] for index in selection)
         yield self._tokens_block(tokens)
+
+    def _character_blocks(self, selection: Selection | None) -> list[bytes]:
+        """For a cloud whose tokenizer is not here: it maps characters to its own tokens."""
+        text, blocks = self._question.stored.text, list[bytes]()
+        if selection is not None:
+            spans = self._scout_model().engine.prompt.context_spans(text)
+            block, self.times.indices_bytes = spans_block(selection, spans, text)
+            blocks.append(block)
+        if self._cloud_context is CloudContext.ABSENT:
+            blocks.append(text_block(text))
+        return blocks
 
     def _tokens_block(self, tokens: tuple[int, ...]) -> bytes:
         body = encode_tokens(tokens, self._host.tokenizing.vocabulary)

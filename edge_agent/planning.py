@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edge_agent.attachment import CloudView
+from edge_agent.character_payload import CharacterSizes, require_short_enough
 from edge_agent.host import EdgeHost, StoredEdgeContext
 from scout_core.codec.positions import bound_bytes
 from scout_core.codec.registry import codec_for_mode
@@ -23,7 +24,7 @@ from scout_core.control.offers import (
 from scout_core.control.policy import Decision, Policy, Situation
 from scout_core.control.sizes import BLOCK_HEADER_BYTES
 from scout_core.geometry import KvGeometry
-from scout_core.modes import ContextHash, Execution, Mode
+from scout_core.modes import ContextHash, Execution, Mode, PositionUnit
 from scout_core.rpc.requests import GenerateParameters
 
 LEAST_COMPUTE_ERROR: Final = 0.1
@@ -103,6 +104,8 @@ class Plan:
     offers: tuple[Offer, ...]
     facts: RequestFacts
     link_bytes_per_s: float
+    unit: PositionUnit = PositionUnit.CLOUD_TOKENS
+    """What the selection counts on the wire."""
 
     @property
     def offer(self) -> Offer:
@@ -121,8 +124,11 @@ class Planner:
 
         Raises:
             ModeUnavailableError: the forced mode or retention cannot be done here.
+            FingerprintMismatchError: the configured tokenizer is not the cloud's.
+            ContextTooLongError: more characters than the wire can count.
         """
         host = self.host
+        unit = host.position_unit(view.model)
         facts = self._facts(question, view, now)
         forecast = host.estimator.forecast(now, round_trip_s)
         sizes = CodecSizes(
@@ -130,12 +136,15 @@ class Planner:
         )
         sources = OfferSources(
             sizes=sizes,
-            quality=host.quality,
+            quality=host.quality_with(view.model),
             edge_costs=host.costs,
             cloud_costs=view.costs,
             transform=sizes.transform,
             link_bytes_per_s=forecast.median_bytes_per_s,
         )
+        if unit is PositionUnit.CHARACTERS:
+            require_short_enough(question.stored.text)
+            sources = replace(sources, sizes=CharacterSizes(question.stored.text))
         offers = feasible_offers(facts, sources)
         situation = Situation(
             forecast=forecast,
@@ -149,7 +158,7 @@ class Planner:
         )
         decision = self.policy.choose(offers, situation)
         known_rate = forecast.median_bytes_per_s if forecast.known else 0.0
-        return Plan(decision, offers, facts, known_rate)
+        return Plan(decision, offers, facts, known_rate, unit)
 
     def _facts(self, question: Question, view: CloudView, now: float) -> RequestFacts:
         host, parameters = self.host, question.parameters

@@ -28,14 +28,15 @@ from edge_agent.steering import Steering
 from scout_core.control.forecast import TransferForecast
 from scout_core.control.offers import CloudContext
 from scout_core.control.policies import policy_named
+from scout_core.daemon.contexts import text_hash
 from scout_core.errors import PeerUnavailableError, UnknownContextError
-from scout_core.modes import AgentId, Execution, Mode, SessionId
+from scout_core.modes import AgentId, Execution, Mode, PositionUnit, SessionId
 from scout_core.protocol import actions
 from scout_core.protocol.answer import AnswerSummary
 from scout_core.protocol.edge_session import EdgeTimeouts
 from scout_core.protocol.opening import ContextState, Offer, OpenParameters
 from scout_core.protocol.payload_sender import SendPolicy
-from scout_core.rpc.messages import EXECUTION_TO_WIRE, MODE_TO_WIRE
+from scout_core.rpc.messages import EXECUTION_TO_WIRE, MODE_TO_WIRE, UNIT_TO_WIRE
 from scout_core.rpc.session_client import Outcome, SessionClient, SessionOptions
 from scout_core.rpc.session_wire import REASON_TO_WIRE
 
@@ -103,7 +104,6 @@ class RequestRun:
             ScoutError: the request cannot be served, or was given up.
         """
         view = await self._attachment.view_by(self._patience.ends_at())
-        self._host.require_tokenizer_of(view.model)
         plan = self._plan(view)
         yield self._started(plan, view)
         while True:
@@ -123,7 +123,6 @@ class RequestRun:
                 self._note_context(CloudContext.ABSENT)
                 self.session_id = SessionId(uuid.uuid4().hex)
                 view = self._attachment.view or view
-                self._host.require_tokenizer_of(view.model)
                 plan = self._plan(view)
             else:
                 return
@@ -263,14 +262,15 @@ class RequestRun:
 
     def _open(self, attempt: _Attempt) -> OpenParameters:
         question, plan, view = self._question, attempt.plan, attempt.view
-        offer = plan.offer
+        offer, text = plan.offer, question.stored.text
+        in_characters = plan.unit is PositionUnit.CHARACTERS
         # A scheduler that may not choose has to reckon with what will be sent.
         fixed = view.uplink_scheduled and attempt.guidance is None
         return OpenParameters(
             session_id=self.session_id,
             agent_id=AgentId(self._host.settings.agent_id),
             model_fingerprint=view.model.fingerprint,
-            context_hash=question.key,
+            context_hash=text_hash(text) if in_characters else question.key,
             context_tokens=len(question.stored.tokens),
             question=question.parameters.question,
             mode=offer.mode,
@@ -280,6 +280,8 @@ class RequestRun:
             sampling=question.parameters.sampling,
             expected_payload_bytes=offer.payload_bytes,
             round_trip_s=self._attachment.round_trip_s,
+            position_unit=plan.unit,
+            context_characters=len(text) if in_characters else 0,
             offers=tuple(
                 Offer(
                     other.mode,
@@ -339,6 +341,7 @@ class RequestRun:
                 link_bytes_per_s=plan.link_bytes_per_s,
                 reason=decision.reason,
                 numerics=self._numerics(plan, view),
+                position_unit=UNIT_TO_WIRE[plan.unit],
             )
         )
 
@@ -376,7 +379,7 @@ class RequestRun:
                     downlink_bytes=earlier.downlink_bytes + measured.downlink_bytes,
                     payload_bytes=earlier.payload_bytes + attempt.client.payload_bytes,
                     indices_bytes=times.indices_bytes,
-                    kv_bf16_bytes=geometry.bf16_bytes(len(question.stored.tokens)),
+                    kv_bf16_bytes=geometry.bf16_bytes(summary.context_tokens),
                 ),
                 timing=inference_pb2.Timing(
                     ttft_s=self._ttft_s,
@@ -391,6 +394,8 @@ class RequestRun:
                     deadline_s=question.deadline_s,
                 ),
                 answer_tokens=summary.answer_tokens,
+                context_tokens=summary.context_tokens,
+                kept_tokens=summary.kept_tokens,
                 deadline_met=self._ttft_s <= question.deadline_s,
                 kv_codecs="+".join(times.kv_codecs),
             )

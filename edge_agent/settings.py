@@ -38,6 +38,12 @@ class EdgeSettings(ServingSettings):
         "bundled:smollm2-135m-qa",
         description="The cloud's model, held here for the KV modes; empty: scout mode alone.",
     )
+    cloud_tokenizer: str = Field(
+        "",
+        description="The cloud's model, of which only the tokenizer is read: for a scout of "
+        "another family where cloud_model is empty. Empty: such a scout sends the text and ranges "
+        "of its characters.",
+    )
     scout_model: str = Field(
         "bundled:smollm2-135m-scout",
         description="The model that scores positions; empty: retention 1.0 alone.",

@@ -66,10 +66,10 @@ def _score(host: EdgeHost, length: int, measured: bool) -> None:
     scout = host.scout
     if scout is None:
         return
-    prompt = scout.engine.prompt
+    asked, prompt = host.tokenizing.prompt, scout.engine.prompt
     text = WORDS * (length // len(WORDS.split()) + 1)
-    tokens = prompt.context_tokens(text)[:length]
-    text = text[: prompt.context_spans(text)[len(tokens) - 1][1]]
+    text = text[: asked.context_spans(text)[length - 1][1]]
+    tokens = asked.context_tokens(text)
     passed = len(prompt.head_tokens) + len(tokens) + len(prompt.tail_tokens(QUESTION))
     if passed > scout.engine.context_limit_tokens:
         return

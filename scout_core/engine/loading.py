@@ -25,6 +25,7 @@ from scout_core.engine.fingerprint import model_identity, tokenizer_identity
 from scout_core.engine.gguf_conversion import convert_gguf
 from scout_core.engine.hub import HUB_ID, hub_folder
 from scout_core.engine.options import EngineOptions
+from scout_core.engine.prompt import PromptTemplate
 from scout_core.errors import UnknownModelError, UnsupportedModelError
 from scout_core.models.adapter import merge_adapter, read_adapter
 from scout_core.models.bundled import adapter_file, converted_folder, readout_file
@@ -74,6 +75,17 @@ class LoadedModel:
     tokenizer_fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class ModelTokenizer:
+    """How a model that is not loaded here splits text; the fields are those of ``Engine``."""
+
+    name: str
+    prompt: PromptTemplate
+    tokenizer_fingerprint: str
+    vocabulary: int
+    context_limit_tokens: int
+
+
 def load_model(options: EngineOptions, progress: Progress) -> LoadedModel:
     """Loads what the options name.
 
@@ -111,6 +123,28 @@ def load_model(options: EngineOptions, progress: Progress) -> LoadedModel:
         stop_ids=_stop_ids(source.folder, config, tokenizer),
         fingerprint=model_identity(source.folder, source.trained, layers, identity),
         tokenizer_fingerprint=identity,
+    )
+
+
+def load_tokenizer(options: EngineOptions) -> ModelTokenizer:
+    """The tokenizer of what the options name, without its weights.
+
+    Raises:
+        UnknownModelError, UnsupportedModelError: as ``load_model``.
+    """
+    transformers_logging.set_verbosity_error()
+    source = resolve(options)
+    config, _ = _config(source)
+    tokenizer = _tokenizer(source)
+    window: int = config.max_position_embeddings
+    return ModelTokenizer(
+        name=source.name,
+        prompt=PromptTemplate.from_tokenizer(tokenizer),
+        tokenizer_fingerprint=tokenizer_identity(
+            source.folder, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template
+        ),
+        vocabulary=config.vocab_size,
+        context_limit_tokens=min(window, options.context_limit_tokens or window),
     )
 
 

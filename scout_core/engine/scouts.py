@@ -6,6 +6,7 @@ import torch
 
 from scout_core.engine.aligned_scout import AlignedScorer
 from scout_core.engine.engine import Engine
+from scout_core.engine.loading import ModelTokenizer
 from scout_core.engine.scoring import AttentionScorer, ScoutScorer
 from scout_core.engine.trained_scout import TrainedScorer
 from scout_core.models.bundled import readout_file
@@ -31,7 +32,9 @@ def scorer_for(engine: Engine, weights: HeadWeights | None) -> AttentionScorer |
     return AttentionScorer(engine, weights)
 
 
-def scorer_between(scout: Engine, asked: Engine, weights: HeadWeights | None) -> ScoutScorer:
+def scorer_between(
+    scout: Engine, asked: Engine | ModelTokenizer, weights: HeadWeights | None
+) -> ScoutScorer:
     """``scorer_for`` the scout, scoring the tokens of ``asked``, whatever its tokenizer is.
 
     Raises:

@@ -137,7 +137,8 @@ def _costs(pair: Pair, example: Example) -> tuple[CostRecord, ...]:
         pair.cloud.prefill(pair.cloud.new_cache(count), tokens[:count])
 
     def score(count: int) -> None:
-        context = ScoutContext(text[: spans[count - 1][1]], tokens[:count])
+        part = text[: spans[count - 1][1]]
+        context = ScoutContext(part, pair.cloud.prompt.context_tokens(part))
         pair.scorer.score(context, example.question)
 
     return (_line(Stage.EDGE_SCORE, score), _line(Stage.CLOUD_PREFILL, prefill))
