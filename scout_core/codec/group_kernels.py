@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from scout_core.codec.bf16 import rounded, widened
-from scout_core.codec.compiled import compiled, inlined
+from scout_core.codec.compiled import Loop, compiled, inlined
 from scout_core.codec.group_reference import LARGEST_CODE, SMALLEST_STEP
 
 LANES: Final = 32
@@ -258,27 +258,38 @@ def _are_valid(offsets, steps):
     return refused == 0
 
 
-@compiled
-def _decode_channels(rows, offset, step, coarse, fine):
-    """Rows ``[positions, blocks, 32]`` from nibbles, offset and sixteenth of a step per channel."""
-    half = rows.shape[1] // 2
-    for row in range(rows.shape[0]):
-        for block in range(half):
-            other = block + half
-            for lane in range(LANES):
-                pair = coarse[row, block, lane]
-                if fine.size > 0:
-                    code = _low_code(pair, fine[row, block, lane])
-                else:
-                    code = _low_level(pair)
-                rows[row, block, lane] = rounded(offset[block, lane] + code * step[block, lane])
-            for lane in range(LANES):
-                pair = coarse[row, block, lane]
-                if fine.size > 0:
-                    code = _high_code(pair, fine[row, block, lane])
-                else:
-                    code = _high_level(pair)
-                rows[row, other, lane] = rounded(offset[other, lane] + code * step[other, lane])
+def _channel_decoder(with_fine: bool) -> Loop:
+    """Rows ``[positions, blocks, 32]`` from nibbles, offset and sixteenth of a step per channel.
+
+    Whether there are fine nibbles is a constant here, and each line a view of its own: at 4 bits
+    that is two fifths faster. One loop for keys and values, with a value group's numbers broadcast
+    over its lanes, was a tenth slower for values than theirs below.
+    """
+
+    @compiled
+    def decode(rows, offset, step, coarse, fine):
+        half = rows.shape[1] // 2
+        for row in range(rows.shape[0]):
+            for block in range(half):
+                other = block + half
+                pairs = coarse[row, block]
+                refined = fine[row, block] if with_fine else pairs
+                line, offsets, steps = rows[row, block], offset[block], step[block]
+                for lane in range(LANES):
+                    pair = pairs[lane]
+                    code = _low_code(pair, refined[lane]) if with_fine else _low_level(pair)
+                    line[lane] = rounded(offsets[lane] + code * steps[lane])
+                line, offsets, steps = rows[row, other], offset[other], step[other]
+                for lane in range(LANES):
+                    pair = pairs[lane]
+                    code = _high_code(pair, refined[lane]) if with_fine else _high_level(pair)
+                    line[lane] = rounded(offsets[lane] + code * steps[lane])
+
+    return decode
+
+
+_decode_fine_channels = _channel_decoder(with_fine=True)
+_decode_coarse_channels = _channel_decoder(with_fine=False)
 
 
 @compiled
@@ -323,8 +334,11 @@ def decode_keys(bits, slabs, offsets, steps, coarse, fine):
                 for lane in range(LANES):
                     offset[block, lane] = widened(offsets[slab, group, block, lane])
                     step[block, lane] = _sixteenth(steps[slab, group, block, lane])
-            refined = fine[slab, start:stop]
-            _decode_channels(keys[start:stop], offset, step, coarse[slab, start:stop], refined)
+            rows, nibbles, refined = keys[start:stop], coarse[slab, start:stop], fine[slab]
+            if fine.size > 0:
+                _decode_fine_channels(rows, offset, step, nibbles, refined[start:stop])
+            else:
+                _decode_coarse_channels(rows, offset, step, nibbles, refined)
     return True
 
 

@@ -15,6 +15,7 @@ without fused multiply-add: every host decodes the same bits.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -82,13 +83,13 @@ class GroupLayout:
     @property
     def coarse_bytes(self) -> int:
         """Bytes of offsets, steps and coarse nibbles: the int4 payload."""
-        groups = int(np.prod(self.key_groups_shape)) + int(np.prod(self.value_groups_shape))
+        groups = math.prod(self.key_groups_shape) + math.prod(self.value_groups_shape)
         return 4 * groups + self.fine_bytes
 
     @property
     def fine_bytes(self) -> int:
         """Bytes of one plane of nibbles for keys and values."""
-        return 2 * int(np.prod(self.nibbles_shape))
+        return 2 * math.prod(self.nibbles_shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,12 @@ class GroupSections:
 
         def words(shape: tuple[int, int, int]) -> Words:
             nonlocal cursor
-            start, cursor = cursor, cursor + 2 * int(np.prod(shape))
+            start, cursor = cursor, cursor + 2 * math.prod(shape)
             return payload[start:cursor].view("<u2").reshape(shape)
 
         def octets(shape: tuple[int, int, int]) -> Octets:
             nonlocal cursor
-            start, cursor = cursor, cursor + int(np.prod(shape))
+            start, cursor = cursor, cursor + math.prod(shape)
             return payload[start:cursor].reshape(shape)
 
         keys, values, nibbles = (

@@ -23,6 +23,7 @@ from scout_core.codec.base import (
     not_finite,
 )
 from scout_core.codec.compiled import default_threads, run_sliced
+from scout_core.codec.filled_bytes import filled_bytes
 from scout_core.codec.group_layout import GroupLayout, GroupSections, Octets, Words
 from scout_core.geometry import KvGeometry
 
@@ -42,16 +43,18 @@ class GroupsCodec:
         """See ``KvCodec.encode``; also refuses a range beyond bf16 in a group."""
         exact = checked_kv(kv)
         layout = GroupLayout(geometry_of(exact), exact.shape[3])
-        payload = np.empty(self._size(layout), dtype=np.uint8)
-        sections = GroupSections.over(payload, layout)
         bits = _bits(exact)
-        if layout.group_channels == COMPILED_CHANNELS:
-            done = quantise_compiled(bits, sections, default_threads())
-        else:
-            done = group_reference.quantise(bits, sections, layout.group_channels)
-        if not done:
+
+        def fill(payload: Octets) -> bool:
+            sections = GroupSections.over(payload, layout)
+            if layout.group_channels == COMPILED_CHANNELS:
+                return quantise_compiled(bits, sections, default_threads())
+            return group_reference.quantise(bits, sections, layout.group_channels)
+
+        payload = filled_bytes(self._size(layout), fill)
+        if payload is None:
             raise not_finite(self.name)
-        return payload.tobytes()
+        return payload
 
     def decode(
         self, payload: bytes | memoryview, geometry: KvGeometry, positions: int
