@@ -11,9 +11,10 @@ from typing import Final
 import torch
 
 from scout_core.codec.base import KvCodec, geometry_of
-from scout_core.codec.registry import CODECS
+from scout_core.codec.registry import CODECS, codec_by_name
 from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.codec.transform_plan import FIRST_FIXED_LEVEL
 from scout_core.evaluation.codec_coded import Code, Coded, Contender
 from scout_core.evaluation.codec_kvtc import kvtc_peers
 from scout_core.evaluation.codec_peers import peers
@@ -21,9 +22,9 @@ from scout_core.evaluation.codec_zstd import zstd_peers
 
 FIXED_LEVELS: Final = (51, 54, 57)
 """Without entropy coder, at 2½, 2⅞ and 3¼ bits an element."""
-TRANSFORM_LEVELS: Final = (0, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
-FEW_FIXED_LEVELS: Final = (54,)
-FEW_LEVELS: Final = (3, 9, 12, 14, 16, 20)
+TRANSFORM_LEVELS: Final = (0, 1, 2, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
+FEW_FIXED_LEVELS: Final = (51,)
+FEW_LEVELS: Final = (1, 2, 6, 9, 12, 13, 14, 15, 16, 18)
 """What a run measures that is not thorough."""
 PROBE_LEVEL: Final = 14
 
@@ -37,18 +38,29 @@ def contenders(basis: TransformBasis | None, *, thorough: bool) -> Iterator[Cont
         thorough: every level, not only the few that draw the curve.
     """
     for codec in CODECS:
-        yield Contender(codec.name, codec.name, "ours", _with(codec))
+        yield named_codec(codec.name)
     if basis is not None:
-        for level in TRANSFORM_LEVELS if thorough else FEW_LEVELS:
-            name = f"transform_{level:02d}"
-            yield Contender(name, "transform", "ours", _transformed(basis, level))
+        levels = {basis.int4_level, *(TRANSFORM_LEVELS if thorough else FEW_LEVELS)}
+        for level in sorted(levels):
+            yield transformed(basis, level)
         for level in FIXED_LEVELS if thorough else FEW_FIXED_LEVELS:
-            name = f"transform_fixed_{level}"
-            yield Contender(name, "transform_fixed", "ours", _transformed(basis, level))
+            yield transformed(basis, level)
     yield from peers()
     yield from zstd_peers()
     if basis is not None:
         yield from kvtc_peers(basis)
+
+
+def named_codec(name: str) -> Contender:
+    """One of the codecs that need no calibration."""
+    codec = codec_by_name(name)
+    return Contender(name, name, "ours", _with(codec))
+
+
+def transformed(basis: TransformBasis, level: int) -> Contender:
+    """The transform at a level."""
+    family = "transform_fixed" if level >= FIRST_FIXED_LEVEL else "transform"
+    return Contender(f"{family}_{level:02d}", family, "ours", _transformed(basis, level))
 
 
 def _with(codec: KvCodec) -> Code:
