@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +22,46 @@ from scout_core.codec.transform_basis import TransformBasis
 from scout_core.engine import Engine
 from scout_core.engine.loading import load_model
 from scout_core.engine.options import EngineOptions
+from scout_core.engine.prompt import PromptTemplate
 from scout_core.evaluation.codec_advantage import with_advantages
 from scout_core.evaluation.codec_answers import AnswerRow, answer_rows
 from scout_core.evaluation.codec_coded import Contender
-from scout_core.evaluation.codec_contenders import PROBE_LEVEL, contenders
+from scout_core.evaluation.codec_contenders import contenders
 from scout_core.evaluation.codec_plot import check_plots, draw
-from scout_core.evaluation.codec_probe import CacheProbe
+from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 from scout_core.evaluation.codec_speed import SpeedRow, speed_rows
 from scout_core.evaluation.codec_study import QualityRow, quality_rows, windows, with_answers
 from scout_core.evaluation.codec_zstd import has_zstd
 from scout_core.evaluation.dataset import load_examples
 
 TAIL_TOKENS = 48
+LONG_TOKENS = 1_000
+LIMITS = 2
+"""Of short contexts and of long ones."""
 SPEED_POSITIONS = (256, 1024)
 """Cut to the text's length."""
 DEMO_DOCUMENT = Path(__file__).with_name("demo_document.txt")
 
 
 @click.command()
-@click.option("--model", default="bundled:smollm2-135m", show_default=True, help="Cloud model.")
+@click.option("--model", default="bundled:smollm2-135m-qa", show_default=True, help="Cloud model.")
 @click.option(
     "--text",
+    "texts",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    default=DEMO_DOCUMENT,
+    default=(DEMO_DOCUMENT,),
+    multiple=True,
     show_default="the demo's document",
-    help="Text whose windows are cached and continued; it should not be a calibration text.",
+    help="Text whose windows are cached and continued; it should not be a calibration text. May "
+    "be given several times.",
 )
 @click.option("--context-tokens", default="240", show_default=True, help="Lengths, with commas.")
-@click.option("--contexts", default=6, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--contexts",
+    default="8,3",
+    show_default=True,
+    help="Windows of every length, of short ones and of those of 1,000 tokens and more.",
+)
 @click.option("--thorough", is_flag=True, help="All transform levels.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of models.")
 @click.option("--speed/--no-speed", default=True, help="Time the codecs too.")
@@ -65,15 +78,20 @@ DEMO_DOCUMENT = Path(__file__).with_name("demo_document.txt")
 def command(**options: Any) -> None:
     """KV codecs: rate, distortion, speed, beside their peers.
 
-    The default run takes one to four minutes of one core; longer contexts, --thorough and --f1-data
-    (about a second for each question and codec) take more. Model passes run on --threads: on a core
-    that other processes share, two threads wait for each other and are 20 times slower than one.
+    Contexts follow the chat template's head, as in a session. The default run takes one to four
+    minutes of one core (the demo's document has two windows); longer contexts, --thorough and
+    --f1-data (about a second for each question and codec) take more. Model passes run on --threads:
+    on a core that other processes share, two threads wait for each other and are 20 times slower
+    than one.
 
     Peers are our re-implementations from the papers. In the JSON document, a row of "quality" has
     times_ours (its bits over the best of ours at equal KL) if it is a peer, and f1_ratio null
     unless --f1-data was given and --f1-codecs names it; "answers" then has its n and interval.
     """
-    lengths = _lengths(options["context_tokens"])
+    lengths = _numbers(options["context_tokens"])
+    limits = _numbers(options["contexts"])
+    if len(limits) != LIMITS:
+        raise click.BadParameter("--contexts: give two numbers, of short and of long contexts")
     if options["plots"] is not None:
         check_plots()
     torch.set_num_threads(options["threads"])
@@ -82,25 +100,37 @@ def command(**options: Any) -> None:
     compared = list(contenders(basis, thorough=options["thorough"]))
     _say_what_is_missing(basis)
     asked = [] if options["f1_data"] is None else _named(compared, options["f1_codecs"])
-    tokens: list[int] = loaded.tokenizer.backend_tokenizer.encode(
-        options["text"].read_text(encoding="utf-8"), add_special_tokens=False
-    ).ids
+    prompt = PromptTemplate.from_tokenizer(loaded.tokenizer)
+    documents = [prompt.context_tokens(path.read_text("utf-8")) for path in options["texts"]]
     probe = CacheProbe(loaded)
     quality: list[QualityRow] = []
     for length in lengths:
-        texts = windows(tokens, length, TAIL_TOKENS, options["contexts"])
-        if not texts:
-            raise click.BadParameter(f"the text has no {length + TAIL_TOKENS} tokens")
+        texts = _cut(documents, length, limits[length >= LONG_TOKENS], prompt.head_tokens)
         quality.extend(quality_rows(probe, options["model"], texts, compared, _say))
     answers = _answers(options, asked) if asked else ()
     quality = list(with_advantages(with_answers(quality, answers)))
-    speed = list(_speed(probe, tokens, basis)) if options["speed"] else []
+    speed = list(_speed(probe, documents[0], basis)) if options["speed"] else []
     if options["plots"] is not None:
         _say(f"wrote {draw(quality, options['plots']).name}")
     _print(quality, answers, speed, as_json=options["as_json"])
 
 
-def _lengths(text: str) -> tuple[int, ...]:
+def _cut(
+    documents: Sequence[Sequence[int]], length: int, limit: int, head: Sequence[int]
+) -> list[ProbeText]:
+    """At most ``limit`` windows, as many of each document as of the others if they are there.
+
+    Raises:
+        click.BadParameter: no document is so long.
+    """
+    cut = [windows(tokens, length, TAIL_TOKENS, limit, head) for tokens in documents]
+    mixed = [text for row in zip_longest(*cut) for text in row if text is not None][:limit]
+    if not mixed:
+        raise click.BadParameter(f"no text has {length + TAIL_TOKENS} tokens")
+    return mixed
+
+
+def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(length) for length in text.split(","))
     except ValueError as error:
@@ -141,14 +171,14 @@ def _answers(options: dict[str, Any], asked: list[Contender]) -> tuple[AnswerRow
 
 
 def _speed(
-    probe: CacheProbe, tokens: list[int], basis: TransformBasis | None
+    probe: CacheProbe, tokens: Sequence[int], basis: TransformBasis | None
 ) -> Iterator[SpeedRow]:
     """Speeds on a short and on a longer cache of the text."""
     for positions in sorted({min(wanted, len(tokens)) for wanted in SPEED_POSITIONS}):
         kv, _ = probe.prefilled(tokens[:positions])
         codecs = list(CODECS)
         if basis is not None:
-            codecs.append(TransformCodec.at(basis, PROBE_LEVEL, range(positions)))
+            codecs.append(TransformCodec.at(basis, basis.int4_level, range(positions)))
         _say(f"speed, on {kv.nbytes:,} bytes of cache")
         yield from speed_rows(kv, codecs)
 

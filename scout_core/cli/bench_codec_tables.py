@@ -15,16 +15,19 @@ TEXT_COLUMNS = ("codec", "origin")
 
 def quality_table(rows: Sequence[QualityRow]) -> Table:
     """Rate and distortion; the last column compares sizes at equal KL divergence."""
-    columns = ("codec", "origin", "tokens", "ratio", "bits/element", "KL", "same top-1", "× ours")
+    columns = ("codec", "origin", "tokens", "n", "ratio", "bits/element", "KL", "95 %")
+    columns = (*columns, "same top-1", "× ours")
     table = _table("KV codecs: rate and distortion, side information counted", columns)
     for row in rows:
         table.add_row(
             row.codec,
             row.origin,
             f"{row.context_tokens:,}",
+            str(row.contexts),
             f"{row.ratio:.2f}",
             f"{row.bits_per_element:.2f}",
             f"{row.kl:.5f}",
+            "" if row.kl_low is None else f"{row.kl_low:.5f}–{row.kl_high:.5f}",
             f"{row.top1_agreement:.3f}",
             "" if row.times_ours is None else f"{row.times_ours:.2f}",
         )

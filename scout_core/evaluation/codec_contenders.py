@@ -26,7 +26,6 @@ TRANSFORM_LEVELS: Final = (0, 1, 2, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
 FEW_FIXED_LEVELS: Final = (51,)
 FEW_LEVELS: Final = (1, 2, 6, 9, 12, 13, 14, 15, 16, 18)
 """What a run measures that is not thorough."""
-PROBE_LEVEL: Final = 14
 
 
 def contenders(basis: TransformBasis | None, *, thorough: bool) -> Iterator[Contender]:

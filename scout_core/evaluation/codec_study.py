@@ -3,19 +3,22 @@
 Owns the measurement behind ``scout bench codec``'s ``quality`` rows: the KL divergence of the
 model's next-token distribution with a decoded cache from that with the exact bf16 cache, averaged
 over the tokens of a tail that follows the cached prefix, and the share of those tokens whose most
-likely successor stays the same. Ratios are of total bf16 bytes to total payload bytes.
+likely successor stays the same. Ratios are of total bf16 bytes to total payload bytes; intervals
+are 95 % bootstrap ones over contexts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from scout_core.evaluation.codec_answers import AnswerRow
 from scout_core.evaluation.codec_coded import Coded, Contender
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
+from scout_core.evaluation.metrics import mean_interval
 
 OnProgress = Callable[[str], None]
 
@@ -45,13 +48,17 @@ class QualityRow:
     those questions' contexts, not on these texts. None: no questions were asked of it."""
     times_ours: float | None = None
     """Of peers: bits relative to the best of ours at equal KL divergence."""
+    kl_low: float | None = None
+    """Ends of the 95 % interval over contexts; None: there is one context."""
+    kl_high: float | None = None
 
 
 @dataclass(slots=True)
 class _Tally:
     payload_bytes: float = 0.0
     raw_bytes: int = 0
-    divergence: float = 0.0
+    divergences: list[float] = field(default_factory=list[float])
+    """One a text, the mean over its tail."""
     agreeing: int = 0
     predictions: int = 0
 
@@ -59,7 +66,7 @@ class _Tally:
         """Counts one text: log-likelihoods ``[tail, vocabulary]`` with either cache."""
         self.payload_bytes += coded.payload_bytes
         self.raw_bytes += kv.nbytes
-        self.divergence += float((exact.exp() * (exact - seen)).sum())
+        self.divergences.append(float((exact.exp() * (exact - seen)).sum(dim=-1).mean()))
         self.agreeing += int((exact.argmax(dim=-1) == seen.argmax(dim=-1)).sum())
         self.predictions += exact.shape[0]
 
@@ -83,6 +90,8 @@ def quality_rows(
                 seen = probe.log_likelihoods(holder, coded.decoded, text.tail)
                 tally.add(kv, coded, exact, seen)
     for contender, tally in zip(contenders, tallies, strict=True):
+        kl = mean_interval(np.array(tally.divergences))
+        is_one = len(texts) == 1
         yield QualityRow(
             codec=contender.name,
             family=contender.family,
@@ -93,9 +102,11 @@ def quality_rows(
             predictions=tally.predictions,
             ratio=tally.raw_bytes / tally.payload_bytes,
             bits_per_element=16 * tally.payload_bytes / tally.raw_bytes,
-            kl=tally.divergence / tally.predictions,
+            kl=kl.value,
             top1_agreement=tally.agreeing / tally.predictions,
             f1_ratio=None,
+            kl_low=None if is_one else kl.low,
+            kl_high=None if is_one else kl.high,
         )
 
 
@@ -108,14 +119,22 @@ def with_answers(
 
 
 def windows(
-    tokens: Sequence[int], prefix_tokens: int, tail_tokens: int, limit: int
+    tokens: Sequence[int],
+    prefix_tokens: int,
+    tail_tokens: int,
+    limit: int,
+    head: Sequence[int] = (),
 ) -> tuple[ProbeText, ...]:
-    """Consecutive windows of a text, each a prefix and its continuation."""
+    """Consecutive windows of a text, each a context and its continuation.
+
+    Args:
+        head: what goes before every context, as the chat template has it.
+    """
     size = prefix_tokens + tail_tokens
     starts = range(0, len(tokens) - size + 1, size)[:limit]
     return tuple(
         ProbeText(
-            prefix=tuple(tokens[start : start + prefix_tokens]),
+            prefix=(*head, *tokens[start : start + prefix_tokens]),
             tail=tuple(tokens[start + prefix_tokens : start + size]),
         )
         for start in starts

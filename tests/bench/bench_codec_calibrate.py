@@ -99,8 +99,7 @@ def calibration_texts(engine: Engine, arguments: argparse.Namespace) -> list[Pro
             (arguments.short, arguments.short_windows),
             (arguments.long, arguments.long_windows),
         ):
-            cut = windows(tokens, length, TAIL_TOKENS, limit)
-            texts.extend(ProbeText(head + text.prefix, text.tail) for text in cut)
+            texts.extend(windows(tokens, length, TAIL_TOKENS, limit, head))
     source = random.Random(0)
     for path in arguments.questions:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

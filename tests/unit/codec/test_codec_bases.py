@@ -13,8 +13,19 @@ from scout_core.errors import ProfileError
 from scout_core.modes import ModelFingerprint
 from tests.support.synthetic_caches import synthetic_basis
 
+SMOLLM2_135M_QA = ModelFingerprint(
+    "b40427deef79e93a464b70489f56fa8b2fc3b04e71fbc933052aa33887447227"
+)
 LARGEST_ARTEFACT_BYTES = 16 * 1024 * 1024
 OTHER = ModelFingerprint("0" * 64)
+
+
+def test_the_default_cloud_model_has_a_basis_of_its_geometry() -> None:
+    basis = basis_of(SMOLLM2_135M_QA)
+    assert basis is not None
+    assert basis.fingerprint == SMOLLM2_135M_QA
+    assert (basis.geometry.layers, basis.geometry.kv_heads, basis.geometry.head_dim) == (30, 3, 64)
+    assert bool((basis.deviations[:, :, 1:] <= basis.deviations[:, :, :-1]).all())
 
 
 def test_other_weights_have_none() -> None:
