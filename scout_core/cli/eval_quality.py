@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
-from dataclasses import asdict
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
+from scout_core.cli.eval_quality_tables import cosine_table, quality_table
 from scout_core.errors import RequestError, RetentionError
 from scout_core.evaluation.baselines_retrieval import load_embedder
 from scout_core.evaluation.dataset import Example, load_examples
-from scout_core.evaluation.quality_models import Pair, load_pair
+from scout_core.evaluation.quality_cosine import CosineRow, kv_cosines
+from scout_core.evaluation.quality_heads import with_fitted_heads
+from scout_core.evaluation.quality_models import Hosting, Pair, load_pair
 from scout_core.evaluation.quality_plots import draw
-from scout_core.evaluation.quality_study import Plan, QualityRow, Study
+from scout_core.evaluation.quality_records import Record, Records, RecordsFile
+from scout_core.evaluation.quality_study import Plan, Study
+from scout_core.evaluation.quality_table import PAPER_OVERLAP, by_source, table
 from scout_core.models.bundled import profile_file
 from scout_core.models.profile import Profile, read_profile
 from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
 
 CLOUD_MODEL = "bundled:smollm2-135m-qa"
 SCOUT_MODEL = "bundled:smollm2-135m-scout"
+RECORDS_HELP = "File of what was found, question by question: what it holds is not run again."
 
 
 def retention_list(text: str) -> tuple[float, ...]:
@@ -41,18 +50,21 @@ def retention_list(text: str) -> tuple[float, ...]:
     return values
 
 
-def shipped_profile(path: Path | None, scout: str) -> Profile | None:
-    """The profile at ``path``, else the one shipped with a bundled scout, else None.
+def shipped_profile(path: Path | None, scout: str, cloud: str) -> Profile | None:
+    """The profile at ``path``, else the one shipped for this bundled pair, else None.
 
     Raises:
         ProfileError: unreadable.
     """
     if path is not None:
         return read_profile(path)
-    if not scout.startswith(BUNDLED_PREFIX):
-        return None
-    shipped = profile_file(bundled_model(scout.removeprefix(BUNDLED_PREFIX)))
-    return None if shipped is None else read_profile(shipped)
+    files = [
+        profile_file(bundled_model(name.removeprefix(BUNDLED_PREFIX)))
+        for name in (scout, cloud)
+        if name.startswith(BUNDLED_PREFIX)
+    ]
+    same = len(files) == 2 and files[0] == files[1]
+    return read_profile(files[0]) if same and files[0] is not None else None
 
 
 def chosen(examples: tuple[Example, ...], count: int, seed: int) -> list[Example]:
@@ -68,39 +80,125 @@ def chosen(examples: tuple[Example, ...], count: int, seed: int) -> list[Example
     return generator.sample(answerable, min(count, len(answerable)))
 
 
-def _table(rows: tuple[QualityRow, ...], full_f1: float) -> Table:
-    table = Table(title=f"F1 with the whole context: {full_f1:.3f}")
-    for name in ("mode", "execution", "kept", "selector", "F1", "95 %", "ratio", "p"):
-        table.add_column(name)
-    for name in ("answer recall", "payload B", "edge", "cloud"):
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(
-            row.mode,
-            row.execution,
-            f"{row.retention:g}",
-            row.selector,
-            f"{row.f1:.3f}",
-            f"{row.f1_low:.3f}–{row.f1_high:.3f}",
-            f"{row.ratio:.3f}",
-            f"{row.p_value:.3f}",
-            "" if row.answer_recall is None else f"{row.answer_recall:.2f}",
-            f"{row.payload_bytes:.0f}",
-            f"{row.edge_compute:.2f}",
-            f"{row.cloud_compute:.2f}",
-        )
-    return table
+def part_of(examples: Sequence[Example], part: str | None) -> list[Example]:
+    """Every N-th example from the I-th on, for ``part`` ``I/N``; all of them for None.
+
+    Raises:
+        RequestError: not of that form.
+    """
+    if part is None:
+        return list(examples)
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise RequestError(f"--part is I/N with 1 <= I <= N, such as 2/4; got '{part}'.")
+    return list(examples[int(match[1]) - 1 :: int(match[2])])
 
 
-def _document(pair: Pair, study: Study, rows: tuple[QualityRow, ...]) -> dict[str, Any]:
+def pools_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """``NAME=SOURCE,SOURCE`` as sources by name.
+
+    Raises:
+        RequestError: not of that form.
+    """
+    pools: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, equals, sources = text.partition("=")
+        if not name or not equals or not sources:
+            raise RequestError(f"--pool is NAME=SOURCE,SOURCE; got '{text}'.")
+        pools[name] = tuple(sources.split(","))
+    return pools
+
+
+def _identity(pair: Pair, seed: int) -> dict[str, str | int | None]:
+    """What the figures of a records file depend on, beside the questions."""
+    heads = None if pair.heads is None else json.dumps(pair.heads.to_dict(), sort_keys=True)
     return {
-        "pair": pair.name,
-        "n": rows[0].n,
-        "mean_context_tokens": sum(study.lengths) / len(study.lengths),
-        "full_f1": rows[0].f1,
-        "paper_overlap": "0.82-0.83",
-        "rows": [asdict(row) for row in rows],
+        "cloud": pair.cloud.fingerprint,
+        "scout": pair.scout.fingerprint,
+        "compute type": pair.cloud.compute_dtype,
+        "profile's heads": heads and hashlib.sha256(heads.encode()).hexdigest()[:16],
+        "seed": seed,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """All that is reported: of the pair, all rows, and rows by source."""
+
+    pair: Pair
+    records: Records
+    pools: dict[str, tuple[str, ...]]
+    cosines: Sequence[CosineRow]
+
+    def document(self) -> dict[str, Any]:
+        rows = table(self.records.values())
+        lengths = [record.context_tokens for record in self.records.values()]
+        sources = by_source(self.records.values(), self.pools)
+        return {
+            "pair": self.pair.name,
+            "compute_dtype": self.pair.cloud.compute_dtype,
+            "device": self.pair.model.device.type,
+            "n": len(lengths),
+            "mean_context_tokens": sum(lengths) / len(lengths),
+            "full_f1": rows[0].f1,
+            "paper_overlap": PAPER_OVERLAP,
+            "rows": [asdict(row) for row in rows],
+            "sources": {
+                name: {"full_f1": part[0].f1, "rows": [asdict(row) for row in part]}
+                for name, part in sources.items()
+            },
+            "kv_cosine": [asdict(row) for row in self.cosines],
+        }
+
+    def print(self, console: Console) -> None:
+        sources = by_source(self.records.values(), self.pools)
+        if len(sources) > 1:
+            for name, rows in sources.items():
+                console.print(quality_table(name, rows))
+        console.print(quality_table("all questions", table(self.records.values())))
+        if self.cosines:
+            console.print(cosine_table(self.cosines))
+
+
+def _study(options: dict[str, Any], progress: Console) -> _Measured:
+    """Loads, measures what the records file lacks, and gathers."""
+    limit_s: float | None = options["time_limit"]
+    started_s = time.monotonic()
+    examples = chosen(load_examples(options["data"]), options["count"], options["seed"])
+    examples = part_of(examples, options["part"])
+    retentions = retention_list(options["retention"])
+    profile = shipped_profile(options["profile"], options["scout"], options["cloud"])
+    hosting = Hosting(options["device"], options["compute_dtype"], options["threads"])
+    pair = load_pair(options["cloud"], options["scout"], profile, hosting)
+    if pair.heads is None and options["fit_heads"]:
+        pair, examples = with_fitted_heads(pair, examples)
+        progress.print(f"The cloud's heads are fitted; {len(examples)} other questions are left.")
+    elif pair.heads is None:
+        progress.print("No profile: the cloud's own calibrated choice is left out (--fit-heads).")
+    embedder = load_embedder(pair.model.device)
+    if embedder is None:
+        progress.print("The embedding baseline is left out: install scout-kv\\[evaluation].")
+    wanted = frozenset(options["selectors"].split(",")) if options["selectors"] else None
+    plan = Plan(
+        retentions, options["seed"], options["kv_modes"], wanted, answers=options["answers"]
+    )
+    path: Path | None = options["records"]
+    kept = None if path is None else RecordsFile(path, _identity(pair, options["seed"]))
+    study = Study(pair, plan, embedder, None if kept is None else kept.read())
+
+    def note(done: int, every: int) -> bool:
+        progress.print(f"{done} of {every} questions, {time.monotonic() - started_s:.0f} s")
+        return limit_s is None or time.monotonic() - started_s < limit_s
+
+    def found(records: Sequence[tuple[str, Record]]) -> None:
+        if kept is not None:
+            kept.append(records)
+
+    study.run(examples, note, found)
+    if not study.records:
+        raise RequestError("Nothing was measured within --time-limit; give it more seconds.")
+    cosines = kv_cosines(pair, examples[: options["kv_cosine"]])
+    return _Measured(pair, study.records, pools_of(options["pool"]), cosines)
 
 
 @click.command(name="quality")
@@ -108,32 +206,31 @@ def _document(pair: Pair, study: Study, rows: tuple[QualityRow, ...]) -> dict[st
 @click.option("--n", "count", type=click.IntRange(1), default=100, show_default=True)
 @click.option("--cloud", default=CLOUD_MODEL, show_default=True)
 @click.option("--scout", default=SCOUT_MODEL, show_default=True)
-@click.option("--profile", type=click.Path(path_type=Path), help="Default: the bundled one.")
+@click.option("--profile", type=click.Path(path_type=Path), help="Default: the bundled pair's.")
+@click.option("--fit-heads", is_flag=True, help="Without a profile: fit the cloud's heads on half.")
 @click.option("--retention", default="0.5,0.25,0.1", show_default=True)
 @click.option("--selectors", help="Only these, with commas. Default: all.")
+@click.option("--answers/--no-answers", default=True, help="Without: recall and overlap only.")
+@click.option("--kv-modes/--no-kv-modes", default=True, help="The KV modes' answers as well.")
+@click.option("--kv-cosine", default=0, help="Compare the models' caches on so many questions.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--records", type=click.Path(dir_okay=False, path_type=Path), help=RECORDS_HELP)
+@click.option("--part", help="I/N: only every N-th question from the I-th on.")
+@click.option("--time-limit", type=float, help="Stop measuring after so many seconds.")
+@click.option("--pool", multiple=True, help="NAME=SOURCE,SOURCE: report these sources as one.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--compute-dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
+@click.option("--threads", type=click.IntRange(1), help="Torch threads. Default: all cores.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNGs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(**options: Any) -> None:
     """Answer quality by mode, retention and selector, against the whole context."""
     progress = Console(stderr=True)
-    examples = chosen(load_examples(options["data"]), options["count"], options["seed"])
-    retentions = retention_list(options["retention"])
-    profile = shipped_profile(options["profile"], options["scout"])
-    pair = load_pair(options["cloud"], options["scout"], profile)
-    if pair.heads is None:
-        progress.print("No profile: the cloud's own calibrated choice is left out.")
-    embedder = load_embedder()
-    if embedder is None:
-        progress.print("The embedding baseline is left out: install scout-kv\\[evaluation].")
-    wanted = frozenset(options["selectors"].split(",")) if options["selectors"] else None
-    study = Study(pair, Plan(retentions, options["seed"], selectors=wanted), embedder)
-    study.run(examples, lambda done, all_: progress.print(f"{done} of {all_} questions"))
-    rows = study.rows()
+    measured = _study(options, progress)
     if options["plots"] is not None:
-        for path in draw(rows, options["plots"]):
+        for path in draw(table(measured.records.values()), options["plots"]):
             progress.print(f"wrote {path.name}")
     if options["as_json"]:
-        click.echo(json.dumps(_document(pair, study, rows)))
+        click.echo(json.dumps(measured.document()))
     else:
-        Console().print(_table(rows, rows[0].f1))
+        measured.print(Console())

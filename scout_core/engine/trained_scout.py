@@ -13,9 +13,10 @@ import torch
 
 from scout_core.engine.engine import Engine
 from scout_core.engine.kv_cache import KvCache
+from scout_core.engine.prompt import PromptTemplate
 from scout_core.engine.scoring import ScoredContext, ScoutContext
 from scout_core.errors import EmptyInputError, ProfileError
-from scout_core.selection.lexical import FEATURES, features
+from scout_core.selection.lexical import FEATURES, features, pieces_of
 from scout_core.selection.readout import Readout, lexical_channels, standardised
 
 TRAINED: Final = "trained_scout"
@@ -23,14 +24,12 @@ OPENING: Final = "<|im_start|>"
 """Control token that opens the scout's prompt; the rest is plain, untrusted text."""
 
 
-def pieces_of(text: str, spans: tuple[tuple[int, int], ...]) -> list[str]:
-    """The text of every token; joined they are ``text`` up to the last token's end."""
-    pieces: list[str] = []
-    done = 0
-    for _, end in spans:
-        pieces.append(text[done:end])
-        done = max(done, end)
-    return pieces
+def scout_segments(
+    prompt: PromptTemplate, question: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What stands before and after the passage in the trained scout's prompt."""
+    head = prompt.opened_tokens(OPENING, f"Question: {question}\nPassage:\n")
+    return head, prompt.plain_tokens(f"\n\nQuestion: {question}\n")
 
 
 class QuestionAttention:
@@ -106,8 +105,7 @@ class TrainedScorer:
         if not question.strip():
             raise EmptyInputError("The question is empty; ask something.")
         engine = self._engine
-        head = engine.prompt.opened_tokens(OPENING, f"Question: {question}\nPassage:\n")
-        tail = engine.prompt.plain_tokens(f"\n\nQuestion: {question}\n")
+        head, tail = scout_segments(engine.prompt, question)
         count = len(context.tokens)
         cache = engine.new_cache(len(head) + count + len(tail))
         states = engine.prefill_states(cache, (*head, *context.tokens))[len(head) :]

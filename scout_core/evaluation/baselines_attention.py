@@ -6,11 +6,10 @@ choice is ``scout_core.selection.calibrated_scores``.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+from torch.nn.functional import max_pool1d
 
-from scout_core.selection.head_weights import PoolKind
-from scout_core.selection.scores import pooled, uniform_mean_scores
+from scout_core.selection.scores import uniform_mean_scores
 
 SNAP_WIDTH = 7
 """Max-pooling kernel of SnapKV (Li et al. 2024, section 4.1)."""
@@ -27,5 +26,4 @@ def snap_scores(attention: Tensor) -> Tensor:
     SnapKV keeps other positions in every head; one set for all is what a wire can carry as indices.
     """
     flat = attention.float().flatten(0, 1)
-    votes = torch.stack([pooled(row, SNAP_WIDTH, PoolKind.MAXIMUM) for row in flat])
-    return votes.mean(0)
+    return max_pool1d(flat[None], SNAP_WIDTH, 1, SNAP_WIDTH // 2)[0].mean(0)

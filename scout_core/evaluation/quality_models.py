@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scout_core.engine import Engine
-from scout_core.engine.options import EngineOptions
+from scout_core.engine.options import ComputeDtype, Device, EngineOptions
 from scout_core.engine.scoring import ScoutScorer
 from scout_core.engine.scouts import scorer_between
 from scout_core.errors import UnsupportedModelError
@@ -23,9 +23,9 @@ from scout_core.evaluation.quality_decoder import (
     DecoderShape,
     DecoderWeights,
 )
-from scout_core.models.bundled import lexical_readout_file
+from scout_core.models.bundled import lexical_readout_file, readout_file
 from scout_core.models.profile import Profile
-from scout_core.models.registry import BUNDLED_PREFIX
+from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
 from scout_core.selection.head_weights import HeadWeights
 from scout_core.selection.readout import Readout, load_readout
 
@@ -44,6 +44,24 @@ GEMMA_NORMS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Scouting:
+    """A scout in the batched decoder, and what reads its attention: readout, heads or neither."""
+
+    model: Model
+    readout: Readout | None
+    heads: HeadWeights | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hosting:
+    """Where and how both models run; see ``EngineOptions``."""
+
+    device: Device = "auto"
+    compute_dtype: ComputeDtype = "auto"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """Both engines, the scout's scorer, the batched cloud and the cloud's calibrated heads."""
 
@@ -54,6 +72,8 @@ class Pair:
     heads: HeadWeights | None
     lexical: Readout | None = None
     """The baseline that reads words alone; there for the bundled scout."""
+    scouting: Scouting | None = None
+    """None where the study cannot batch the scout: the scorer takes one question at a time."""
 
     @property
     def name(self) -> str:
@@ -76,12 +96,14 @@ def batched_model(engine: Engine) -> Model:
         )
     state: dict[str, Tensor] = module.state_dict()
     count = int(config.num_hidden_layers)
+    # A model cut to its first layers is a bare stack, without the prefix and the output head.
+    prefix = "model." if "model.norm.weight" in state else ""
 
     def stacked(name: str) -> tuple[Tensor, ...]:
-        return tuple(state[f"model.layers.{index}.{name}.weight"] for index in range(count))
+        return tuple(state[f"{prefix}layers.{index}.{name}.weight"] for index in range(count))
 
     layer = {name: stacked(name) for name in PROJECTIONS}
-    final_norm = state["model.norm.weight"]
+    final_norm = state[f"{prefix}norm.weight"]
     if config.model_type == GEMMA:
         # Gemma stores a norm's weight less one.
         layer |= {
@@ -94,7 +116,7 @@ def batched_model(engine: Engine) -> Model:
         layer |= {name: stacked(name) for name in NORMS}
         rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
         shape = _plain_shape(engine, config, float(rope.get("rope_theta") or config.rope_theta))
-    embedding = state["model.embed_tokens.weight"]
+    embedding = state[f"{prefix}embed_tokens.weight"]
     output = state.get("lm_head.weight", embedding)
     weights = DecoderWeights(layer, embedding, output, final_norm)
     return Model(weights, shape, engine.stop_token_ids)
@@ -131,25 +153,48 @@ def _gemma_shape(engine: Engine, config: Any) -> DecoderShape:
     )
 
 
-def load_pair(cloud: str, scout: str, profile: Profile | None) -> Pair:
+def load_pair(
+    cloud: str, scout: str, profile: Profile | None, hosting: Hosting | None = None
+) -> Pair:
     """Loads both models; heads come from ``profile``, which must be this pair's.
 
     Raises:
         UnknownModelError, UnsupportedModelError: as ``Engine.load``.
         ProfileError: the profile was made for other models.
     """
-    loaded = Engine.load(EngineOptions(reference=cloud))
-    scoring = Engine.load(EngineOptions(reference=scout))
-    record = None
-    cloud_heads = None
+    host = hosting or Hosting()
+    loaded, scoring = (
+        Engine.load(EngineOptions(name, host.compute_dtype, host.device, threads=host.threads))
+        for name in (cloud, scout)
+    )
+    scout_heads = cloud_heads = None
     if profile is not None:
         profile.require_for(loaded.fingerprint, scoring.fingerprint)
-        record = profile.scout_head_weights
-        cloud_heads = profile.cloud_head_weights
-    scorer = scorer_between(scoring, loaded, record.read() if record else None)
-    heads = cloud_heads.read() if cloud_heads else None
+        scout_record, cloud_record = profile.scout_head_weights, profile.cloud_head_weights
+        scout_heads = scout_record.read() if scout_record else None
+        cloud_heads = cloud_record.read() if cloud_record else None
     lexical = None
     if scout.startswith(BUNDLED_PREFIX):
         lexical = load_readout(lexical_readout_file(), torch.device("cpu"))
     with torch.no_grad():
-        return Pair(loaded, scoring, scorer, batched_model(loaded), heads, lexical)
+        return Pair(
+            cloud=loaded,
+            scout=scoring,
+            scorer=scorer_between(scoring, loaded, scout_heads),
+            model=batched_model(loaded),
+            heads=cloud_heads,
+            lexical=lexical,
+            scouting=_scouting(loaded, scoring, scout_heads),
+        )
+
+
+def _scouting(cloud: Engine, scout: Engine, heads: HeadWeights | None) -> Scouting | None:
+    """The scout for batches, where both models cut text alike and the decoder knows its family."""
+    alike = scout.tokenizer_fingerprint == cloud.tokenizer_fingerprint
+    if not alike or scout.module.config.model_type not in BATCHED_FAMILIES:
+        return None
+    model, readout = batched_model(scout), None
+    if scout.name.startswith(BUNDLED_PREFIX):
+        path = readout_file(bundled_model(scout.name.removeprefix(BUNDLED_PREFIX)))
+        readout = None if path is None else load_readout(path, model.device)
+    return Scouting(model, readout, heads)

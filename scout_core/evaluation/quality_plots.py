@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scout_core.errors import SettingsError
-from scout_core.evaluation.quality_study import FULL, QualityRow
+from scout_core.evaluation.quality_table import QualityRow
+from scout_core.evaluation.quality_ways import FULL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +28,8 @@ def draw(rows: Sequence[QualityRow], folder: Path) -> tuple[Path, Path]:
     if find_spec("matplotlib") is None:
         raise SettingsError("Plots need matplotlib: pip install 'scout-kv[evaluation]'.")
     folder.mkdir(parents=True, exist_ok=True)
-    return _retention(rows, folder), _payload(rows, folder)
+    answered = [row for row in rows if row.ratio is not None]
+    return _retention(answered, folder), _payload(answered, folder)
 
 
 def _lines(rows: Sequence[QualityRow]) -> dict[tuple[str, str], list[QualityRow]]:
@@ -38,16 +40,25 @@ def _lines(rows: Sequence[QualityRow]) -> dict[tuple[str, str], list[QualityRow]
     return {key: sorted(line, key=lambda row: row.retention) for key, line in lines.items()}
 
 
+def _ratio(row: QualityRow) -> float:
+    return 0.0 if row.ratio is None else row.ratio
+
+
 def _retention(rows: Sequence[QualityRow], folder: Path) -> Path:
     figure, axes = _sheet()
     for (selector, execution), line in _lines(rows).items():
         style = "-" if execution == "evict" else "--"
         places = [row.retention for row in line]
         axes.plot(
-            places, [row.ratio for row in line], style, marker=".", label=f"{selector} {execution}"
+            places,
+            [_ratio(row) for row in line],
+            style,
+            marker=".",
+            label=f"{selector} {execution}",
         )
         if selector == "scout":
-            low, high = [row.ratio_low for row in line], [row.ratio_high for row in line]
+            low = [row.ratio_low or 0.0 for row in line]
+            high = [row.ratio_high or 0.0 for row in line]
             axes.fill_between(places, low, high, alpha=0.15)
     axes.set_xlabel("retention (share of context positions kept)")
     axes.set_ylabel("F1 relative to the whole context")
@@ -60,11 +71,11 @@ def _payload(rows: Sequence[QualityRow], folder: Path) -> Path:
     for row in rows:
         tokens_only = row.selector == FULL and row.mode == "scout"
         if row.selector in (FULL, "scout", "cloud"):
-            axes.scatter(row.payload_bytes, row.ratio, s=30)
+            axes.scatter(row.payload_bytes, _ratio(row), s=30)
             label = (
                 "tokens only" if tokens_only else f"{row.mode} {row.execution} {row.retention:g}"
             )
-            axes.annotate(label, (row.payload_bytes, row.ratio), fontsize=6)
+            axes.annotate(label, (row.payload_bytes, _ratio(row)), fontsize=6)
     axes.set_xscale("log")
     axes.set_xlabel("payload, bytes (mean)")
     axes.set_ylabel("F1 relative to the whole context")

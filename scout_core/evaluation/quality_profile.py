@@ -10,18 +10,19 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-
-import torch
+from functools import partial
 
 from scout_core.control.cost import Stage
-from scout_core.engine import Engine
 from scout_core.engine.scoring import ScoutContext
 from scout_core.engine.scouts import scorer_between
 from scout_core.errors import EmptyInputError
 from scout_core.evaluation.dataset import Example, data_hash, hold_out
-from scout_core.evaluation.quality_case import CLOUD, SCOUT, answer_ranges
+from scout_core.evaluation.quality_case import CLOUD, SCOUT
+from scout_core.evaluation.quality_heads import SPLIT_SEED, fitted_heads
 from scout_core.evaluation.quality_models import Pair
-from scout_core.evaluation.quality_study import KV_SELECT_RETENTION, Plan, QualityRow, Study
+from scout_core.evaluation.quality_study import Plan, Study
+from scout_core.evaluation.quality_table import QualityRow
+from scout_core.evaluation.quality_ways import KV_SELECT_RETENTION
 from scout_core.models.profile import (
     CostRecord,
     HeadWeightsRecord,
@@ -32,9 +33,7 @@ from scout_core.models.profile import (
 from scout_core.models.quality import UNBOUNDED_TOKENS
 from scout_core.modes import Execution, Mode
 from scout_core.selection import UNCALIBRATED, HeadWeights
-from scout_core.selection.calibration import CalibrationCase, fit_head_weights
 
-SPLIT_SEED = 11
 LONG_FROM_TOKENS = 512
 """Contexts from here on get rows of their own, where there are enough of them."""
 LEAST_PER_BAND = 20
@@ -53,24 +52,14 @@ class Request:
     """Fitted elsewhere, e.g. by the training scripts; then every row is measured."""
 
 
-def _fitted(engine: Engine, examples: Sequence[Example]) -> HeadWeights:
-    """Heads of one model that point at the answer, in its own tokens."""
-    cases: list[CalibrationCase] = []
-    for example in examples:
-        tokens = engine.prompt.context_tokens(example.context)
-        ranges = answer_ranges(example, engine.prompt.context_spans(example.context))
-        if not ranges:
-            continue
-        head = engine.prompt.head_tokens
-        cache = engine.new_cache(len(head) + len(tokens))
-        engine.prefill(cache, (*head, *tokens))
-        tail = engine.prompt.tail_tokens(example.question)
-        answer = torch.zeros(len(tokens), dtype=torch.bool)
-        for begin, end in ranges:
-            answer[begin:end] = True
-        attention = engine.question_attention(cache, tail)[:, :, len(head) :]
-        cases.append(CalibrationCase(attention, answer))
-    return fit_head_weights(cases, pool_width=1).weights
+def _note(report: Callable[[str], None], done: int, every: int) -> bool:
+    report(f"{done} of {every}")
+    return True
+
+
+def _keep_nothing(records: object) -> None:
+    """The study holds its records itself."""
+    del records
 
 
 def _bands(pair: Pair, examples: Sequence[Example]) -> list[tuple[int, int, list[Example]]]:
@@ -92,6 +81,11 @@ def _records(rows: Sequence[QualityRow], low: int, high: int) -> list[QualityRec
         keeps_all = row.retention == 1.0
         if mode is Mode.SCOUT and row.selector not in (SCOUT,) and not keeps_all:
             continue
+        if row.ratio is None or row.ratio_low is None or row.ratio_high is None:
+            raise EmptyInputError(
+                "The model answers none of these questions even from the whole context: there is "
+                "no quality to calibrate. Use other data or another model.",
+            )
         records.append(
             QualityRecord(
                 mode=mode,
@@ -168,19 +162,24 @@ def calibrate(
     heads = request.heads
     if heads is None:
         report(f"fitting the cloud's heads on {len(fit_on)} questions")
-        heads = _fitted(pair.cloud, fit_on)
+        heads = fitted_heads(pair.cloud, pair.model, fit_on)
     fitted = replace(pair, heads=heads)
     scout_heads: HeadWeights | None = None
     if not scout_is_trained:
         report(f"fitting the scout's heads on {len(fit_on)} questions")
-        scout_heads = _fitted(pair.scout, fit_on)
-        fitted = replace(fitted, scorer=scorer_between(pair.scout, pair.cloud, scout_heads))
+        scouting = pair.scouting
+        scout_heads = fitted_heads(pair.scout, scouting and scouting.model, fit_on)
+        fitted = replace(
+            fitted,
+            scorer=scorer_between(pair.scout, pair.cloud, scout_heads),
+            scouting=scouting and replace(scouting, heads=scout_heads),
+        )
     retentions = tuple(sorted({*request.retentions, KV_SELECT_RETENTION}))
     records: list[QualityRecord] = []
     for low, high, part in _bands(pair, measured):
         report(f"measuring {len(part)} questions of {low} to {high} context tokens")
         study = Study(fitted, Plan(retentions, selectors=frozenset({SCOUT, CLOUD})), None)
-        study.run(part, lambda done, all_: report(f"{done} of {all_}"))
+        study.run(part, partial(_note, report), _keep_nothing)
         records += _records(study.rows(), low, high)
     return Profile(
         schema_version=1,

@@ -1,339 +1,327 @@
 """``scout eval quality``: answers under every mode, selector, retention and execution.
 
-Owns the run and its rows. One prefill of a question serves every selection of it. The F1 of each
-way is compared with the same model on the whole context, question by question.
-
-Compute is given relative to the cloud model's full pass over head, context and tail of the same
-question, in layers times tokens (attention's quadratic part, below 5 % under 2k tokens, left out).
-Payload: the bytes the uplink carries when the cloud has seen nothing of the context: token ids the
-execution needs and the coded selection; for KV modes the coded cache. The question is the same for
-all and not counted.
+Owns the run: which questions and ways are still to be measured, and what they share. One prefill
+of a passage serves every question and every selection of it; scores are computed in batches; equal
+selections are answered once. Questions are taken in the order they were drawn, so that a study
+that is stopped has measured a fair sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scout_core.codec.positions import encode_positions
 from scout_core.codec.registry import codec_by_name
-from scout_core.codec.tokens import token_bytes
-from scout_core.evaluation.baselines_retrieval import SentenceEmbedder
+from scout_core.errors import RequestError
+from scout_core.evaluation.baselines_retrieval import Passage, SentenceEmbedder, embedding_scores
 from scout_core.evaluation.dataset import Example
-from scout_core.evaluation.metrics import (
-    answer_f1,
-    exact_match,
-    mean_interval,
-    paired_p_value,
-    ratio_interval,
-)
+from scout_core.evaluation.metrics import answer_f1, exact_match
 from scout_core.evaluation.quality_answers import (
     Prefix,
     evicted,
     greedy_answers,
-    prefill,
+    prefill_in_passes,
     question_attention,
 )
+from scout_core.evaluation.quality_batches import Budget, budget_for, by_length
 from scout_core.evaluation.quality_case import (
     CLOUD,
-    LEXICAL,
-    SCOUT,
+    MINILM,
     Case,
+    Evidence,
     all_scores,
     answer_recall,
     case_of,
     overlap,
     selections,
+    selector_names,
 )
 from scout_core.evaluation.quality_decoder import KeyValues
+from scout_core.evaluation.quality_decoding import MAX_ANSWER_TOKENS, Job, Slice, answers_of
 from scout_core.evaluation.quality_models import Pair
+from scout_core.evaluation.quality_records import Outcome, Record, Records, question_key
+from scout_core.evaluation.quality_scouting import batched_scout_scores
+from scout_core.evaluation.quality_table import QualityRow, table
+from scout_core.evaluation.quality_ways import (
+    KV_CODECS,
+    KV_SELECT,
+    SELECTED_CODEC,
+    SPARSE_SELECTORS,
+    WHOLE,
+    Way,
+    compute,
+    kv_way,
+    payload_bytes,
+)
 from scout_core.modes import Execution, Mode
 
-MAX_ANSWER_TOKENS = 32
-SPARSE_SELECTORS = frozenset({SCOUT, CLOUD, LEXICAL})
-"""Selectors that are also run sparse."""
-KV_SELECT_RETENTION = 0.5
-SLICE_TOKENS = {"cpu": 5_000, "cuda": 200_000}
-"""Context tokens of one batch: bounds the cache held (23 kB a token for the bundled pair)."""
-FULL = "all"
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One row's way of answering."""
-
-    mode: Mode
-    execution: Execution
-    retention: float
-    selector: str
-
-
-@dataclass(slots=True)
-class Tally:
-    """Per-question figures of one way."""
-
-    f1: list[float] = field(default_factory=list[float])
-    em: list[float] = field(default_factory=list[float])
-    recall: list[float] = field(default_factory=list[float])
-    overlap: list[float] = field(default_factory=list[float])
-    payload_bytes: list[int] = field(default_factory=list[int])
-    edge_compute: list[float] = field(default_factory=list[float])
-    cloud_compute: list[float] = field(default_factory=list[float])
-
-
-@dataclass(frozen=True, slots=True)
-class QualityRow:
-    """One row of the table; see the module's docstring for payload and compute."""
-
-    mode: str
-    execution: str
-    retention: float
-    selector: str
-    n: int
-    f1: float
-    f1_low: float
-    f1_high: float
-    em: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    p_value: float
-    answer_recall: float | None
-    overlap: float | None
-    payload_bytes: float
-    edge_compute: float
-    cloud_compute: float
+Kept = NDArray[np.int64]
+Found = Callable[[Sequence[tuple[str, Record]]], None]
+"""Gets the records of a slice as soon as they are whole."""
+Progress = Callable[[int, int], bool]
+"""Gets (questions done, all); the study ends early where it says False."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure."""
+    """What to measure.
+
+    Args:
+        selectors: only these; None runs all that the pair has.
+        answers: False measures recall, overlap and cost of the selections and decodes nothing.
+    """
 
     retentions: tuple[float, ...]
     seed: int = 0
     kv_modes: bool = True
     selectors: frozenset[str] | None = None
-    """Only these; None runs all."""
+    answers: bool = True
 
 
-def _sliced(cases: Sequence[Case], budget: int) -> Iterable[list[Case]]:
-    ordered = sorted(cases, key=lambda case: len(case.tokens))
-    current: list[Case] = []
-    for case in ordered:
-        if current and len(case.tokens) * (len(current) + 1) > budget:
-            yield current
-            current = []
-        current.append(case)
-    if current:
-        yield current
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One question of a slice in one way."""
+
+    question: int
+    way: Way
+    kept: Kept
+    best: Kept | None
+    """The cloud's own choice of as many."""
 
 
 class Study:
-    """Runs a plan over cases and keeps the tallies.
+    """Runs a plan over questions and keeps their records.
 
     Args:
         embedder: the sentence-embedding baseline, or None to leave it out.
+        records: of earlier runs; what they hold is not measured again.
+
+    Raises:
+        RequestError: the plan names a selector that is unknown or that this pair cannot have.
     """
 
-    def __init__(self, pair: Pair, plan: Plan, embedder: SentenceEmbedder | None) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        plan: Plan,
+        embedder: SentenceEmbedder | None,
+        records: Records | None = None,
+    ) -> None:
+        there = selector_names(pair, embedder=embedder is not None)
+        self._selectors = there if plan.selectors is None else plan.selectors
+        if not self._selectors <= there:
+            missing = ", ".join(sorted(self._selectors - there))
+            raise RequestError(
+                f"No selector {missing} here; there are {', '.join(sorted(there))}. 'cloud' needs "
+                "a profile, 'lexical' a bundled scout, 'minilm' the evaluation extra.",
+            )
         self._pair = pair
         self._plan = plan
         self._embedder = embedder
-        self.tallies: dict[Way, Tally] = {}
-        self.lengths: list[int] = []
+        self._budget: Budget = budget_for(
+            pair.model.device.type, pair.cloud.geometry.bf16_bytes(1) * _width(pair)
+        )
+        self._head = tuple(pair.cloud.prompt.head_tokens)
+        self.records: Records = {} if records is None else records
 
-    def run(self, examples: Sequence[Example], progress: Callable[[int, int], None]) -> None:
-        """Answers every example in every way; ``progress(done, all)`` after each batch."""
-        cases = [case_of(self._pair, example) for example in examples]
-        done = 0
-        for part in _sliced(cases, SLICE_TOKENS[self._pair.model.device.type]):
-            self._batch(part)
+    def run(self, examples: Sequence[Example], progress: Progress, found: Found) -> None:
+        """Measures every example in every planned way that its record lacks."""
+        todo = [example for example in examples if self._missing(example)]
+        done = len(examples) - len(todo)
+        cases = (case_of(self._pair, example) for example in _by_context(todo))
+        for part in self._sliced(cases):
+            records = self._measured(part)
+            found(records)
             done += len(part)
-            progress(done, len(cases))
-
-    def _batch(self, cases: list[Case]) -> None:
-        head = list(self._pair.cloud.prompt.head_tokens)
-        self.lengths += [len(case.tokens) for case in cases]
-        with torch.no_grad():
-            full = prefill(self._pair.model, [[*head, *case.tokens] for case in cases])
-        tails = [case.tail for case in cases]
-        starts = [len(head) + len(case.tokens) for case in cases]
-        attention = question_attention(self._pair.model, full, tails, starts)
-        seed = self._plan.seed + len(self.lengths)
-        chosen = [
-            selections(
-                all_scores(self._pair, case, seen[:, :, len(head) :], self._embedder, seed + place),
-                self._plan.retentions,
-            )
-            for place, (case, seen) in enumerate(zip(cases, attention, strict=True))
-        ]
-        whole = [np.arange(len(case.tokens)) for case in cases]
-        self._answer(Way(Mode.SCOUT, Execution.EVICT, 1.0, FULL), full, cases, whole)
-        wanted = self._plan.selectors
-        for selector, retention in chosen[0]:
-            if wanted is not None and selector not in wanted:
-                continue
-            kept = [selection[selector, retention] for selection in chosen]
-            best = [selection.get((CLOUD, retention)) for selection in chosen]
-            for execution in Execution:
-                if execution is Execution.SPARSE and selector not in SPARSE_SELECTORS:
-                    continue
-                way = Way(Mode.SCOUT, execution, retention, selector)
-                self._answer(way, self._selected(way, full, cases, kept), cases, kept)
-                if selector != CLOUD:
-                    self.tallies[way].overlap += [
-                        overlap(mine, theirs)
-                        for mine, theirs in zip(kept, best, strict=True)
-                        if theirs is not None
-                    ]
-        if self._plan.kv_modes:
-            self._kv_modes(full, cases, whole, chosen)
-
-    def _kv_modes(
-        self,
-        full: Prefix,
-        cases: list[Case],
-        whole: list[NDArray[np.int64]],
-        chosen: list[dict[tuple[str, float], NDArray[np.int64]]],
-    ) -> None:
-        for mode, codec in (
-            (Mode.KV_BF16, "raw_bf16"),
-            (Mode.KV_INT8, "int8_groups"),
-            (Mode.KV_INT4, "int4_groups"),
-        ):
-            way = Way(mode, Execution.EVICT, 1.0, FULL)
-            self._answer(way, self._coded(full, codec), cases, whole)
-        if (CLOUD, KV_SELECT_RETENTION) in chosen[0]:
-            kept = [selection[CLOUD, KV_SELECT_RETENTION] for selection in chosen]
-            way = Way(Mode.KV_SELECT, Execution.EVICT, KV_SELECT_RETENTION, CLOUD)
-            prefix = self._coded(self._selected(way, full, cases, kept), "int8_groups")
-            self._answer(way, prefix, cases, kept)
-
-    def _selected(
-        self, way: Way, full: Prefix, cases: list[Case], kept: list[NDArray[np.int64]]
-    ) -> Prefix:
-        head = list(self._pair.cloud.prompt.head_tokens)
-        start = len(head)
-        columns = [[*range(start), *(start + row).tolist()] for row in kept]
-        if way.execution is Execution.EVICT:
-            return evicted(full, columns)
-        ids = [
-            [*head, *(case.tokens[index] for index in row.tolist())]
-            for case, row in zip(cases, kept, strict=True)
-        ]
-        with torch.no_grad():
-            return prefill(self._pair.model, ids, columns)
-
-    def _coded(self, prefix: Prefix, codec_name: str) -> Prefix:
-        """The prefix after its context went through a codec; head positions are never coded."""
-        codec = codec_by_name(codec_name)
-        start = len(self._pair.cloud.prompt.head_tokens)
-        cache = prefix.cache
-        keys = [key.clone() for key in cache.keys]
-        values = [value.clone() for value in cache.values]
-        for row, length in enumerate(prefix.lengths.tolist()):
-            kv = torch.stack(
-                [
-                    torch.stack((key[row, :, start:length], value[row, :, start:length]))
-                    for key, value in zip(keys, values, strict=True)
-                ]
-            ).cpu()
-            read = codec.decode(codec.encode(kv), self._pair.cloud.geometry, length - start)
-            for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
-                key[row, :, start:length] = read[layer, 0].to(key)
-                value[row, :, start:length] = read[layer, 1].to(value)
-        return Prefix(KeyValues(keys, values, cache.filled), prefix.lengths, prefix.valid)
-
-    def _answer(
-        self, way: Way, prefix: Prefix, cases: list[Case], kept: list[NDArray[np.int64]]
-    ) -> None:
-        start = len(self._pair.cloud.prompt.head_tokens)
-        starts = [start + len(case.tokens) for case in cases]
-        tails = [case.tail for case in cases]
-        answers = greedy_answers(self._pair.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
-        tally = self.tallies.setdefault(way, Tally())
-        for case, ids, row in zip(cases, answers, kept, strict=True):
-            text = self._pair.cloud.text(ids).strip()
-            tally.f1.append(answer_f1(text, case.example.answers))
-            tally.em.append(exact_match(text, case.example.answers))
-            share = answer_recall(case, row)
-            if share is not None:
-                tally.recall.append(share)
-            tally.payload_bytes.append(self._payload_bytes(way, case, row))
-            edge, cloud = self._compute(way, case, len(row))
-            tally.edge_compute.append(edge)
-            tally.cloud_compute.append(cloud)
-
-    def _payload_bytes(self, way: Way, case: Case, kept: NDArray[np.int64]) -> int:
-        count = len(case.tokens)
-        indices = len(encode_positions(kept, count))
-        geometry = self._pair.cloud.geometry
-        match way.mode:
-            case Mode.KV_BF16:
-                return geometry.bf16_bytes(count)
-            case Mode.KV_INT8:
-                return codec_by_name("int8_groups").encoded_bytes(geometry, count)
-            case Mode.KV_INT4:
-                return codec_by_name("int4_groups").encoded_bytes(geometry, count)
-            case Mode.KV_SELECT:
-                coded = codec_by_name("int8_groups").encoded_bytes(geometry, len(kept))
-                return indices + coded
-            case Mode.SCOUT:
-                sent = len(kept) if way.execution is Execution.SPARSE else count
-                return indices + token_bytes(self._pair.cloud.vocabulary, sent)
-
-    def _compute(self, way: Way, case: Case, kept: int) -> tuple[float, float]:
-        head = len(self._pair.cloud.prompt.head_tokens)
-        count, tail = len(case.tokens), len(case.tail)
-        whole = float(head + count + tail)
-        if way.mode is not Mode.SCOUT:
-            scoring = tail if way.mode is Mode.KV_SELECT else 0
-            return (head + count + scoring) / whole, tail / whole
-        depth = self._pair.scout.layers / self._pair.cloud.layers
-        # The question stands on both sides of the passage in the scout's own prompt.
-        edge = depth * (count + 2 * tail) / whole if way.selector == SCOUT else 0.0
-        if way.selector in (CLOUD, "uniform_mean", "snap_pooling"):
-            edge = 1.0
-        sparse = way.execution is Execution.SPARSE
-        return edge, ((head + kept + tail) / whole) if sparse else 1.0
+            if not progress(done, len(examples)):
+                return
 
     def rows(self) -> tuple[QualityRow, ...]:
-        """The table, full context first."""
-        reference = np.array(self.tallies[Way(Mode.SCOUT, Execution.EVICT, 1.0, FULL)].f1)
-        return tuple(_row(way, tally, reference) for way, tally in self.tallies.items())
+        """The table of all records, full context first."""
+        return table(self.records.values())
+
+    def _planned(self) -> list[Way]:
+        """Every way of the plan, in the table's order."""
+        ways = [WHOLE]
+        for selector in sorted(self._selectors):
+            for retention in self._plan.retentions:
+                ways.append(Way(Mode.SCOUT, Execution.EVICT, retention, selector))
+                if selector in SPARSE_SELECTORS:
+                    ways.append(Way(Mode.SCOUT, Execution.SPARSE, retention, selector))
+        if self._plan.kv_modes and self._plan.answers:
+            ways += [kv_way(mode) for mode in KV_CODECS]
+            kept = KV_SELECT.retention in self._plan.retentions
+            ways += [KV_SELECT] if CLOUD in self._selectors and kept else []
+        return ways
+
+    def _missing(self, example: Example) -> list[Way]:
+        record = self.records.get(question_key(example))
+        outcomes: Mapping[Way, Outcome] = {} if record is None else record.outcomes
+
+        def lacking(way: Way) -> bool:
+            outcome = outcomes.get(way)
+            return outcome is None or (self._plan.answers and outcome.f1 is None)
+
+        return [way for way in self._planned() if lacking(way)]
+
+    def _sliced(self, cases: Iterable[Case]) -> Iterable[list[Case]]:
+        """Slices in the given order whose padded size is within the budget."""
+        current: list[Case] = []
+        longest = 0
+        for case in cases:
+            longest = max(longest, len(case.tokens) + len(self._head))
+            if current and longest * (len(current) + 1) > self._budget.slice_tokens:
+                yield current
+                current, longest = [], len(case.tokens) + len(self._head)
+            current.append(case)
+        if current:
+            yield current
+
+    @torch.no_grad()
+    def _measured(self, cases: list[Case]) -> list[tuple[str, Record]]:
+        part = Slice(self._pair.model, self._head, cases, self._prefilled(cases))
+        chosen = self._selections(part)
+        choices = [
+            self._choice(place, way, case, chosen[place])
+            for place, case in enumerate(cases)
+            for way in self._missing(case.example)
+        ]
+        texts = self._texts(part, choices) if self._plan.answers else [None] * len(choices)
+        touched: dict[str, Record] = {}
+        for choice, text in zip(choices, texts, strict=True):
+            case = cases[choice.question]
+            key = question_key(case.example)
+            fresh = Record(case.example.source, len(case.tokens))
+            record = touched.setdefault(key, self.records.setdefault(key, fresh))
+            record.outcomes[choice.way] = self._outcome(choice, case, text)
+        return list(touched.items())
+
+    def _prefilled(self, cases: Sequence[Case]) -> Prefix:
+        """Head and context of every case; a context that several share is run once."""
+        place = {context: i for i, context in enumerate(dict.fromkeys(c.tokens for c in cases))}
+        rows = [[*self._head, *tokens] for tokens in place]
+        found = prefill_in_passes(self._pair.model, rows, self._budget.pass_tokens)
+        return found if len(rows) == len(cases) else found.rows([place[c.tokens] for c in cases])
+
+    def _selections(self, part: Slice) -> list[dict[tuple[str, float], Kept]]:
+        """Per case the kept positions by (selector, retention)."""
+        cases = part.cases
+        scout = batched_scout_scores(self._pair, cases, self._budget.pass_tokens)
+        embedded = None
+        if self._embedder is not None and MINILM in self._selectors:
+            passages = [Passage(case.example.question, case.pieces) for case in cases]
+            embedded = embedding_scores(self._embedder, passages)
+        found: list[dict[tuple[str, float], Kept]] = [{} for _ in cases]
+        wanted = {*self._selectors, CLOUD}
+        for index in by_length([len(c.tokens) for c in cases], self._budget.pass_tokens):
+            seen = question_attention(
+                self._pair.model,
+                part.full.rows(index),
+                [cases[i].tail for i in index],
+                [part.starts[i] for i in index],
+            )
+            for place, attention in zip(index, seen, strict=True):
+                case = cases[place]
+                evidence = Evidence(
+                    attention[:, :, len(self._head) :],
+                    scout[place],
+                    None if embedded is None else embedded[place],
+                )
+                seed = zlib.crc32(question_key(case.example).encode()) ^ self._plan.seed
+                scores = all_scores(self._pair, case, evidence, seed)
+                mine = {name: row for name, row in scores.items() if name in wanted}
+                found[place] = selections(mine, self._plan.retentions)
+        return found
+
+    def _choice(
+        self, place: int, way: Way, case: Case, chosen: Mapping[tuple[str, float], Kept]
+    ) -> _Choice:
+        if way.retention == 1.0:
+            return _Choice(place, way, np.arange(len(case.tokens)), None)
+        best = None if way.selector == CLOUD else chosen.get((CLOUD, way.retention))
+        return _Choice(place, way, chosen[way.selector, way.retention], best)
+
+    def _texts(self, part: Slice, choices: Sequence[_Choice]) -> list[str]:
+        """The answer of every choice, in their order."""
+        texts: dict[tuple[int, Way], str] = {}
+        plain = [choice for choice in choices if choice.way.mode is Mode.SCOUT]
+        jobs = [Job(choice.question, choice.way.execution, choice.kept) for choice in plain]
+        answers = answers_of(part, jobs, self._budget)
+        for choice, ids in zip(plain, answers, strict=True):
+            texts[choice.question, choice.way] = self._pair.cloud.text(ids).strip()
+        for way in dict.fromkeys(choice.way for choice in choices):
+            if way.mode is not Mode.SCOUT:
+                mine = [choice for choice in choices if choice.way == way]
+                for choice, ids in zip(mine, self._coded_answers(part, mine), strict=True):
+                    texts[choice.question, way] = self._pair.cloud.text(ids).strip()
+        return [texts[choice.question, choice.way] for choice in choices]
+
+    def _coded_answers(self, part: Slice, choices: Sequence[_Choice]) -> list[list[int]]:
+        """Answers of one KV mode, from caches that went through its codec."""
+        mode = choices[0].way.mode
+        codec_name = KV_CODECS.get(mode, SELECTED_CODEC)
+        start = len(self._head)
+        answers: list[list[int]] = [[] for _ in choices]
+        lengths = [len(c.kept) + len(part.cases[c.question].tail) for c in choices]
+        room = MAX_ANSWER_TOKENS + max(len(case.tail) for case in part.cases)
+        for index in by_length([n + start + room for n in lengths], self._budget.decode_tokens):
+            mine = [choices[i] for i in index]
+            columns = [[*range(start), *(start + choice.kept).tolist()] for choice in mine]
+            owners = [choice.question for choice in mine]
+            prefix = evicted(part.full, columns, owners, room)
+            self._code(prefix, codec_name)
+            tails = [part.cases[owner].tail for owner in owners]
+            starts = [part.starts[owner] for owner in owners]
+            found = greedy_answers(part.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
+            for place, ids in zip(index, found, strict=True):
+                answers[place] = ids
+        return answers
+
+    def _code(self, prefix: Prefix, codec_name: str) -> None:
+        """Sends the context of a cache through a codec, in place; the head is never coded."""
+        codec = codec_by_name(codec_name)
+        start = len(self._head)
+        cache: KeyValues = prefix.cache
+        layers = list(zip(cache.keys, cache.values, strict=True))
+        for row, length in enumerate(prefix.lengths.tolist()):
+            pairs = [
+                torch.stack((k[row, :, start:length], v[row, :, start:length])) for k, v in layers
+            ]
+            kv = torch.stack(pairs).cpu()
+            read = codec.decode(codec.encode(kv), self._pair.cloud.geometry, length - start)
+            read = read.to(layers[0][0])
+            for layer, (key, value) in enumerate(layers):
+                key[row, :, start:length] = read[layer, 0]
+                value[row, :, start:length] = read[layer, 1]
+
+    def _outcome(self, choice: _Choice, case: Case, text: str | None) -> Outcome:
+        golds = case.example.answers
+        weights = 0 if self._embedder is None else self._embedder.parameters
+        cost = compute(self._pair, choice.way, case, len(choice.kept), weights)
+        return Outcome(
+            f1=None if text is None else answer_f1(text, golds),
+            em=None if text is None else exact_match(text, golds),
+            recall=answer_recall(case, choice.kept),
+            overlap=None if choice.best is None else overlap(choice.kept, choice.best),
+            payload_bytes=payload_bytes(self._pair, choice.way, case, choice.kept),
+            edge_compute=cost.edge,
+            cloud_compute=cost.cloud,
+        )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _width(pair: Pair) -> int:
+    """Cache bytes as held, relative to bf16's."""
+    return pair.model.weights.embedding.element_size() // torch.bfloat16.itemsize
 
 
-def _row(way: Way, tally: Tally, reference: Floats) -> QualityRow:
-    f1 = np.array(tally.f1)
-    own = mean_interval(f1)
-    ratio = ratio_interval(f1, reference) if reference.mean() > 0 else None
-    return QualityRow(
-        mode=way.mode.value,
-        execution=way.execution.value,
-        retention=way.retention,
-        selector=way.selector,
-        n=len(f1),
-        f1=own.value,
-        f1_low=own.low,
-        f1_high=own.high,
-        em=float(np.mean(tally.em)),
-        ratio=ratio.value if ratio else 0.0,
-        ratio_low=ratio.low if ratio else 0.0,
-        ratio_high=ratio.high if ratio else 0.0,
-        p_value=paired_p_value(f1, reference),
-        answer_recall=_mean(tally.recall),
-        overlap=_mean(tally.overlap),
-        payload_bytes=float(np.mean(tally.payload_bytes)),
-        edge_compute=float(np.mean(tally.edge_compute)),
-        cloud_compute=float(np.mean(tally.cloud_compute)),
-    )
+def _by_context(examples: Sequence[Example]) -> list[Example]:
+    """The given order, with the questions of one passage behind its first."""
+    groups: dict[str, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.context, []).append(example)
+    return [example for group in groups.values() for example in group]

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from scout_core.evaluation.quality_answers import Model
+from scout_core.evaluation.quality_batches import by_length
+from scout_core.evaluation.quality_probe import attention_features, gathered
 from scout_core.evaluation.training.corpus import Item
 from scout_core.evaluation.training.prompts import Prompter
-from scout_core.evaluation.training.readout import attention_features, gathered
-from scout_core.evaluation.training.sampling import by_length
 from scout_core.evaluation.training.scout import cloud_probe
 
 

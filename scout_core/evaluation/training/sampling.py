@@ -1,6 +1,6 @@
 """Batched continuations of many prompts on one device: sampled or greedy, in slices by length.
 
-Owns slicing and the sampling rule; the arithmetic is ``quality_answers``. Knows no text.
+Owns the sampling rule; the arithmetic is ``quality_answers``. Knows no text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from scout_core.evaluation.quality_answers import Model, Prefix, greedy_answers, prefill
+from scout_core.evaluation.quality_batches import by_length
 from scout_core.evaluation.quality_decoder import Pass, hidden_states, logits_of
 
 
@@ -21,21 +22,6 @@ class Prompt:
 
     prefix: list[int]
     tail: list[int]
-
-
-def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Indices in slices whose padded size stays within ``token_budget`` tokens."""
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    slices: list[list[int]] = []
-    current: list[int] = []
-    for index in order:
-        if current and lengths[index] * (len(current) + 1) > token_budget:
-            slices.append(current)
-            current = []
-        current.append(index)
-    if current:
-        slices.append(current)
-    return slices
 
 
 def greedy(

@@ -14,18 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scout_core.evaluation.quality_batches import by_length
 from scout_core.evaluation.quality_decoder import DecoderShape
+from scout_core.evaluation.quality_probe import Gathered, Probe, gathered, scout_features
 from scout_core.evaluation.training.adapter import Base, LowRank, merged
 from scout_core.evaluation.training.corpus import Item
 from scout_core.evaluation.training.prompts import Prompter
-from scout_core.evaluation.training.readout import (
-    Gathered,
-    Probe,
-    gathered,
-    pointer_mass,
-    scout_features,
-)
-from scout_core.evaluation.training.sampling import by_length
+from scout_core.evaluation.training.readout import pointer_mass
 from scout_core.selection.readout import Readout, lexical_channels
 
 

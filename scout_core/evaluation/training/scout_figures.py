@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from scout_core.evaluation.quality_answers import Model
+from scout_core.evaluation.quality_batches import by_length
 from scout_core.evaluation.training.corpus import Item
-from scout_core.evaluation.training.sampling import by_length
 from scout_core.evaluation.training.scout import Scout, scout_scores
 from scout_core.evaluation.training.selection_study import (
     Bench,

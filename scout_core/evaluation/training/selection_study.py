@@ -22,9 +22,9 @@ from scout_core.evaluation.quality_answers import (
     greedy_answers,
     prefill,
 )
+from scout_core.evaluation.quality_batches import by_length
 from scout_core.evaluation.training.corpus import Item
 from scout_core.evaluation.training.prompts import Prompter
-from scout_core.evaluation.training.sampling import by_length
 from scout_core.selection import PoolKind, pooled, select_top
 
 Floats = NDArray[np.float64]

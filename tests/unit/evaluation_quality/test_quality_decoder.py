@@ -13,7 +13,9 @@ from scout_core.evaluation.quality_answers import (
     evicted,
     greedy_answers,
     prefill,
+    prefill_in_passes,
     question_attention,
+    sparse_answers,
 )
 from scout_core.evaluation.quality_decoder import (
     NORMS,
@@ -79,6 +81,41 @@ def test_a_batch_answers_as_its_rows_alone(model: Model) -> None:
         assert greedy_answers(model, prefill(model, [row]), [tail], [len(row)], 6) == [answer]
 
 
+def test_only_what_is_needed_of_the_last_layer_is_the_same(model: Model) -> None:
+    row = torch.tensor([[1, 5, 9, 13, 2, 40], [4, 4, 8, 1, 0, 0]])
+    places = torch.arange(6).expand(2, -1)
+    embedded = model.weights.embedding[row]
+    needed = torch.tensor([[5, 0], [3, 2]])
+    mask = torch.ones(6, 6).tril().bool()[None, None].expand(2, -1, -1, -1)
+    with torch.no_grad():
+        whole, _ = hidden_states(model.weights, SHAPE, embedded, Pass(places))
+        for given in (None, mask):
+            run = Pass(places, mask=given, needed=needed)
+            part, _ = hidden_states(model.weights, SHAPE, embedded, run)
+            wanted = whole.gather(1, needed[:, :, None].expand(-1, -1, whole.shape[2]))
+            assert torch.allclose(part, wanted, atol=1e-5)
+
+
+def test_prefill_in_passes_is_the_same_prefill(model: Model) -> None:
+    rows = [[1, 2, 3, 4, 5], [9, 8], [7, 7, 7]]
+    whole, cut = prefill(model, rows), prefill_in_passes(model, rows, 5)
+    assert torch.equal(whole.valid, cut.valid)
+    real = whole.valid[:, None, :, None]
+    for a, b in zip(whole.cache.keys, cut.cache.keys, strict=True):
+        assert torch.allclose(a * real, b * real, atol=1e-5)
+
+
+def test_evicted_rows_may_repeat_and_come_with_room(model: Model) -> None:
+    prefix = prefill(model, [[1, 2, 3, 4], [5, 6]])
+    kept, owners = [[0, 1], [0, 3], [1, 2]], [1, 0, 0]
+    tails, starts = [TAIL] * 3, [2, 4, 4]
+    roomy = evicted(prefix, kept, owners, room=len(TAIL) + 4)
+    together = greedy_answers(model, roomy, tails, starts, 4)
+    for owner, columns, start, answer in zip(owners, kept, starts, together, strict=True):
+        alone = evicted(prefix.rows([owner]), [columns])
+        assert greedy_answers(model, alone, [TAIL], [start], 4) == [answer]
+
+
 def test_evict_equals_a_mask_over_the_full_pass(model: Model) -> None:
     context, kept = [1, 2, 3, 4, 5, 6], [0, 2, 5]
     answer = greedy_answers(model, evicted(prefill(model, [context]), [kept]), [TAIL], [6], 1)
@@ -94,10 +131,10 @@ def test_evict_equals_a_mask_over_the_full_pass(model: Model) -> None:
 def test_keeping_everything_is_the_same_in_both_executions(model: Model) -> None:
     context = [1, 2, 3, 4, 5, 6]
     full = prefill(model, [context])
-    sparse = prefill(model, [context], [list(range(6))])
     whole = evicted(full, [list(range(6))])
-    answers = [greedy_answers(model, p, [TAIL], [6], 5) for p in (full, sparse, whole)]
-    assert answers[0] == answers[1] == answers[2]
+    answers = [greedy_answers(model, p, [TAIL], [6], 5) for p in (full, whole)]
+    sparse = sparse_answers(model, [[*context, *TAIL]], [range(9)], 5, 100)
+    assert answers[0] == answers[1] == sparse
 
 
 def test_question_attention_is_a_share(model: Model) -> None:

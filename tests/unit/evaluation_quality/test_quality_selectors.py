@@ -52,7 +52,7 @@ def test_attention_baselines_follow_the_attention() -> None:
 
 def test_bm25_takes_the_sentence_that_shares_words() -> None:
     sentences = token_sentences(PIECES)
-    assert sentences[int(bm25_scores(PIECES, QUESTION).argmax())] == 1
+    assert sentences[int(bm25_scores(features(PIECES, QUESTION)).argmax())] == 1
 
 
 def test_features_have_their_columns_and_see_the_match() -> None:
