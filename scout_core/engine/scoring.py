@@ -21,8 +21,11 @@ from scout_core.selection import (
     calibrated_scores,
     uniform_mean_scores,
 )
+from scout_core.selection.lexical import pieces_of
+from scout_core.selection.scores import lexical_rows
 
 CALIBRATED: Final = "calibrated_heads"
+CALIBRATED_WITH_WORDS: Final = "calibrated_heads_and_words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,9 @@ class AttentionScorer:
 
     @property
     def selector_name(self) -> str:
-        return UNCALIBRATED if self._weights is None else CALIBRATED
+        if self._weights is None:
+            return UNCALIBRATED
+        return CALIBRATED if self._weights.lexical is None else CALIBRATED_WITH_WORDS
 
     def score(
         self, context: ScoutContext, question: str, prefix: KvCache | None = None
@@ -123,6 +128,8 @@ class AttentionScorer:
         attention = engine.question_attention(prefix, tail)[:, :, len(head) :]
         if self._weights is None:
             return ScoredContext(uniform_mean_scores(attention), self.selector_name, prefix)
-        return ScoredContext(
-            calibrated_scores(attention, self._weights), self.selector_name, prefix
-        )
+        scores = calibrated_scores(attention, self._weights).cpu()
+        if self._weights.lexical is not None:
+            pieces = pieces_of(context.text, engine.prompt.context_spans(context.text))
+            scores = scores + self._weights.lexical @ lexical_rows(pieces, question)
+        return ScoredContext(scores, self.selector_name, prefix)

@@ -39,6 +39,7 @@ class HeadWeightsRecord(_Record):
     bias: float
     pool_width: int = Field(ge=1)
     pool_kind: str
+    lexical: tuple[float, ...] | None = None
 
     def read(self) -> HeadWeights:
         """The weights as tensors.

@@ -31,10 +31,19 @@ class CalibrationCase:
     Args:
         attention: ``[layers, heads, positions]`` over the context.
         answer: bool ``[positions]``, true on the answer's tokens.
+        lexical: ``lexical_rows`` of the case, to be weighed beside the heads; in all cases or none.
     """
 
     attention: torch.Tensor
     answer: torch.Tensor
+    lexical: torch.Tensor | None = None
+
+    def scores(self, weights: HeadWeights) -> torch.Tensor:
+        """Float32 ``[positions]``."""
+        heads = calibrated_scores(self.attention, weights)
+        if weights.lexical is None or self.lexical is None:
+            return heads
+        return heads + weights.lexical @ self.lexical
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,12 @@ def fit_head_weights(
     best: Calibration | None = None
     for penalty in PENALTIES:
         flat, bias = _fit(rows, marks, penalty)
-        fitted = HeadWeights(flat.view(layers, heads).float(), bias, pool_width)
+        fitted = HeadWeights(
+            flat[: layers * heads].view(layers, heads).float(),
+            bias,
+            pool_width,
+            lexical=flat[layers * heads :].float() if usable[0].lexical is not None else None,
+        )
         recall = answer_recall(held_out, fitted, retention)
         if best is None or recall > best.held_out_recall:
             best = Calibration(fitted, penalty, recall, len(held_out))
@@ -90,14 +104,17 @@ def answer_recall(
     """Mean fraction of answer tokens among the positions selected."""
     recalls: list[float] = []
     for case in cases:
-        kept = torch.from_numpy(select_top(calibrated_scores(case.attention, weights), retention))
+        kept = torch.from_numpy(select_top(case.scores(weights), retention))
         recalls.append(float(case.answer[kept].sum()) / float(case.answer.sum()))
     return sum(recalls) / len(recalls)
 
 
 def _rows(case: CalibrationCase) -> torch.Tensor:
-    """Float64 ``[positions, layers * heads]``."""
-    return head_features(case.attention).flatten(0, 1).T.to(torch.float64)
+    """Float64 ``[positions, layers * heads]``, lexical columns behind them if there are any."""
+    rows = head_features(case.attention).flatten(0, 1)
+    if case.lexical is not None:
+        rows = torch.cat((rows, case.lexical))
+    return rows.T.to(torch.float64)
 
 
 def _fit(rows: torch.Tensor, marks: torch.Tensor, penalty: float) -> tuple[torch.Tensor, float]:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from scout_core.errors import ProfileError
+from scout_core.selection.lexical import FEATURES
 
 DEFAULT_POOL_WIDTH = 5
 """Measured on question answering with SmolLM2-135M (DESIGN §2)."""
@@ -30,6 +31,8 @@ class HeadWeights:
     Args:
         weights: float32 ``[layers, heads]``.
         pool_width: positions pooled, centred; odd.
+        lexical: float32, one weight per column of ``lexical.FEATURES``, for word overlap beside
+            the heads; None for heads alone.
 
     Raises:
         ProfileError: shapes or values that make no sense.
@@ -39,8 +42,14 @@ class HeadWeights:
     bias: float = 0.0
     pool_width: int = DEFAULT_POOL_WIDTH
     pool_kind: PoolKind = PoolKind.AVERAGE
+    lexical: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.lexical is not None and (
+            tuple(self.lexical.shape) != (len(FEATURES),)
+            or not bool(torch.isfinite(self.lexical).all())
+        ):
+            raise ProfileError(f"Lexical weights are {len(FEATURES)} finite numbers, or absent.")
         if self.weights.ndim != 2 or self.weights.numel() == 0:
             raise ProfileError("Head weights need one row of numbers per layer.")
         if not bool(torch.isfinite(self.weights).all()) or not math.isfinite(self.bias):
@@ -58,7 +67,9 @@ class HeadWeights:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
+        lexical = {} if self.lexical is None else {"lexical": self.lexical.tolist()}
         return {
+            **lexical,
             "layers": self.layers,
             "heads": self.heads,
             "weights": self.weights.tolist(),
@@ -76,12 +87,14 @@ class HeadWeights:
         """
         try:
             weights = torch.tensor(cast("list[list[float]]", values["weights"]))
+            lexical = torch.tensor(cast("list[float]", values.get("lexical") or ()))
             stated = (int(values["layers"]), int(values["heads"]))
             read = cls(
                 weights.to(torch.float32),
                 float(values["bias"]),
                 int(values["pool_width"]),
                 PoolKind(values["pool_kind"]),
+                lexical.to(torch.float32) if lexical.numel() else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ProfileError(f"Head weights are malformed: {error}.") from error

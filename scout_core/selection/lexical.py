@@ -322,6 +322,16 @@ def _near(signals: Floats) -> Floats:
     return np.stack([*columns, *densities], axis=1)
 
 
+def pieces_of(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    """The text of every token; joined they are ``text`` up to the last token's end."""
+    pieces: list[str] = []
+    done = 0
+    for _, end in spans:
+        pieces.append(text[done:end])
+        done = max(done, end)
+    return pieces
+
+
 def features(pieces: Sequence[str], question: str) -> Floats:
     """Feature table ``[n, len(FEATURES)]`` for context tokens with texts ``pieces``.
 

@@ -6,6 +6,7 @@ over standardised log-attention does (measured, DESIGN §2). Both are here, unde
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import avg_pool1d, max_pool1d
 
 from scout_core.errors import ProfileError
 from scout_core.selection.head_weights import HeadWeights, PoolKind
+from scout_core.selection.lexical import features
 
 UNCALIBRATED: Final = "uncalibrated_mean"
 """Name under which responses report scores that no profile stands behind."""
@@ -58,6 +60,21 @@ def calibrated_scores(attention: torch.Tensor, weights: HeadWeights) -> torch.Te
     features = head_features(attention)
     scores = torch.einsum("lhp,lh->p", features, weights.weights.to(features.device))
     return pooled(scores + weights.bias, weights.pool_width, weights.pool_kind)
+
+
+def lexical_rows(pieces: Sequence[str], question: str) -> torch.Tensor:
+    """Word overlap of a question with a context: float32 ``[columns, positions]``.
+
+    Each column of ``lexical.FEATURES`` with mean 0 and deviation 1 along positions, as
+    ``head_features``.
+
+    Args:
+        pieces: the text of every token.
+    """
+    table = torch.from_numpy(features(pieces, question)).T.float()
+    centred = table - table.mean(dim=-1, keepdim=True)
+    deviation = centred.square().mean(dim=-1, keepdim=True).sqrt()
+    return torch.where(deviation > MIN_DEVIATION, centred / deviation.clamp_min(MIN_DEVIATION), 0.0)
 
 
 def uniform_mean_scores(attention: torch.Tensor) -> torch.Tensor:

@@ -6,9 +6,17 @@ import pytest
 import torch
 
 from scout_core.engine import Engine
-from scout_core.engine.scoring import CALIBRATED, AttentionScorer, ScoutContext, ScoutScorer
+from scout_core.engine.scoring import (
+    CALIBRATED,
+    CALIBRATED_WITH_WORDS,
+    AttentionScorer,
+    ScoutContext,
+    ScoutScorer,
+)
 from scout_core.errors import CodecError, EmptyInputError, ProfileError
 from scout_core.selection import UNCALIBRATED, HeadWeights, calibrated_scores
+from scout_core.selection.lexical import FEATURES, pieces_of
+from scout_core.selection.scores import lexical_rows
 from tests.support.tiny_models import HEADS, LAYERS
 
 TEXT = "The lamp was converted to electricity; the beam reaches far."
@@ -51,6 +59,18 @@ def test_calibrated_scores_come_from_the_attention_without_the_head(
     head = len(llama.prompt.head_tokens)
     assert scored.selector_name == CALIBRATED
     assert torch.equal(scored.scores, calibrated_scores(attention[:, :, head:], weights))
+
+
+def test_words_are_added_to_the_heads_and_said_so(llama: Engine, context: ScoutContext) -> None:
+    weights = torch.rand(LAYERS, HEADS)
+    lexical = torch.linspace(-1, 1, len(FEATURES))
+    heads = AttentionScorer(llama, HeadWeights(weights)).score(context, QUESTION)
+    both = AttentionScorer(llama, HeadWeights(weights, lexical=lexical)).score(context, QUESTION)
+    pieces = pieces_of(TEXT, llama.prompt.context_spans(TEXT))
+    assert both.selector_name == CALIBRATED_WITH_WORDS
+    expected = heads.scores + lexical @ lexical_rows(pieces, QUESTION)
+    assert torch.equal(both.scores, expected)
+    assert not torch.equal(both.scores, heads.scores)
 
 
 def test_weights_of_another_shape_are_refused_at_once(llama: Engine) -> None:
