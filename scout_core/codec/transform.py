@@ -56,7 +56,7 @@ SINK_TOLERANCE_STEPS: Final = 1.0
 """Root mean square distance up to which a row counts as the calibrated sink."""
 EXACT_SINKS: Final = 4
 """First positions whose rows are sent finer where they are not the calibrated ones."""
-SINK_COEFFICIENTS: Final = 128
+SINK_COEFFICIENTS: Final = 32
 """Coefficients of each stream, the most varying ones, that the distance is taken over."""
 _NOT_CODED: Final = -1
 

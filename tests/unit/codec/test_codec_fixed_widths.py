@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import optimize
 
 from scout_core.codec.fixed_widths import (
+    ERRORS,
     LARGEST_WIDTH,
+    STEPS,
     allocated_widths,
     pack_rows,
     packed_bytes,
@@ -43,6 +51,41 @@ def test_bits_are_packed_as_defined_and_come_back(
     returned = np.empty_like(values)
     unpack_rows(packed, steps, widths, returned)
     assert np.array_equal(returned, decoded)
+
+
+def laplace_error(step: float, width: int) -> float:
+    """Mean square error of a width's codes for a Laplace density of variance 1, in closed form.
+
+    Codes mean the middles of 2^width intervals of one step about zero; the outer ones take what
+    lies beyond. An interval's part is the difference of an antiderivative of (x - c)^2 p(x).
+    """
+    rate = math.sqrt(2)
+    centres = (np.arange(1 << (width - 1)) + 0.5) * step
+
+    def antiderivative(at: NDArray[Any], centre: NDArray[Any]) -> NDArray[Any]:
+        away = at - centre
+        return -np.exp(-rate * at) * (away**2 + 2 * away / rate + 2 / rate**2)
+
+    upper = antiderivative(centres + step / 2, centres)
+    upper[-1] = 0.0
+    return float((upper - antiderivative(centres - step / 2, centres)).sum())
+
+
+@pytest.mark.parametrize("width", range(1, LARGEST_WIDTH + 1))
+def test_steps_and_errors_are_those_of_the_best_uniform_quantiser_of_a_laplace_density(
+    width: int,
+) -> None:
+    minimise: Any = optimize.minimize_scalar  # has no types
+    best = minimise(
+        laplace_error, bounds=(1e-3, 3), args=(width,), method="bounded", options={"xatol": 1e-9}
+    )
+    assert STEPS[width] == pytest.approx(best.x, abs=6e-5)
+    assert ERRORS[width] == pytest.approx(best.fun, rel=0.015)
+    assert laplace_error(STEPS[width], width) == pytest.approx(best.fun, rel=1e-4)
+
+
+def test_no_bits_leave_the_whole_variance() -> None:
+    assert (STEPS[0], ERRORS[0]) == (0.0, 1.0)
 
 
 def test_a_value_that_is_no_number_is_reported() -> None:
