@@ -18,11 +18,10 @@ from scout_core.errors import CodecError, EmptyInputError, ProfileError
 from scout_core.selection import (
     UNCALIBRATED,
     HeadWeights,
-    calibrated_scores,
     uniform_mean_scores,
 )
 from scout_core.selection.lexical import pieces_of
-from scout_core.selection.scores import lexical_rows
+from scout_core.selection.scores import scores_with_words
 
 CALIBRATED: Final = "calibrated_heads"
 CALIBRATED_WITH_WORDS: Final = "calibrated_heads_and_words"
@@ -128,8 +127,6 @@ class AttentionScorer:
         attention = engine.question_attention(prefix, tail)[:, :, len(head) :]
         if self._weights is None:
             return ScoredContext(uniform_mean_scores(attention), self.selector_name, prefix)
-        scores = calibrated_scores(attention, self._weights).cpu()
-        if self._weights.lexical is not None:
-            pieces = pieces_of(context.text, engine.prompt.context_spans(context.text))
-            scores = scores + self._weights.lexical @ lexical_rows(pieces, question)
+        pieces = pieces_of(context.text, engine.prompt.context_spans(context.text))
+        scores = scores_with_words(attention, self._weights, pieces, question)
         return ScoredContext(scores, self.selector_name, prefix)

@@ -22,6 +22,8 @@ from scout_core.evaluation.quality_case import answer_ranges
 from scout_core.evaluation.quality_models import Pair
 from scout_core.selection import HeadWeights
 from scout_core.selection.calibration import CalibrationCase, fit_head_weights
+from scout_core.selection.lexical import pieces_of
+from scout_core.selection.scores import lexical_rows
 
 SPLIT_SEED = 11
 MOST_FITTED = 200
@@ -35,22 +37,28 @@ class _Asked:
     tokens: tuple[int, ...]
     tail: tuple[int, ...]
     ranges: tuple[tuple[int, int], ...]
+    words: Tensor
+    """``lexical_rows`` of question and context."""
 
 
 def _asked(engine: Engine, example: Example) -> _Asked:
-    prompt = engine.prompt
+    tokens, spans = engine.prompt.located_tokens(example.context)
     return _Asked(
-        prompt.context_tokens(example.context),
-        prompt.tail_tokens(example.question),
-        answer_ranges(example, prompt.context_spans(example.context)),
+        tokens,
+        engine.prompt.tail_tokens(example.question),
+        answer_ranges(example, spans),
+        lexical_rows(pieces_of(example.context, spans), example.question),
     )
 
 
-def fitted_heads(engine: Engine, model: Model | None, examples: Sequence[Example]) -> HeadWeights:
+def fitted_heads(
+    engine: Engine, model: Model | None, examples: Sequence[Example], *, words: bool = False
+) -> HeadWeights:
     """Weights of the engine's heads, from the examples whose context holds their answer.
 
     Args:
         model: the engine's weights in the batched decoder; None takes one question at a time.
+        words: whether word overlap is weighed beside the heads, as a scout may.
 
     Raises:
         EmptyInputError: no context holds its answer.
@@ -66,7 +74,8 @@ def fitted_heads(engine: Engine, model: Model | None, examples: Sequence[Example
         answer = torch.zeros(len(one.tokens), dtype=torch.bool)
         for begin, end in one.ranges:
             answer[begin:end] = True
-        cases.append(CalibrationCase(attention[:, :, len(engine.prompt.head_tokens) :], answer))
+        over_context = attention[:, :, len(engine.prompt.head_tokens) :]
+        cases.append(CalibrationCase(over_context, answer, one.words if words else None))
     return fit_head_weights(cases, pool_width=1).weights
 
 

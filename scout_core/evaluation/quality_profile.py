@@ -168,7 +168,8 @@ def calibrate(
     if not scout_is_trained:
         report(f"fitting the scout's heads on {len(fit_on)} questions")
         scouting = pair.scouting
-        scout_heads = fitted_heads(pair.scout, scouting and scouting.model, fit_on)
+        batched = scouting and scouting.model
+        scout_heads = fitted_heads(pair.scout, batched, fit_on, words=True)
         fitted = replace(
             fitted,
             scorer=scorer_between(pair.scout, pair.cloud, scout_heads),

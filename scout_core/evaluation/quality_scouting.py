@@ -19,7 +19,7 @@ from scout_core.evaluation.quality_case import Case, Scores, scout_scores
 from scout_core.evaluation.quality_models import Pair, Scouting
 from scout_core.evaluation.quality_probe import Probe, gathered, scout_features
 from scout_core.selection.readout import Readout, lexical_channels
-from scout_core.selection.scores import calibrated_scores, uniform_mean_scores
+from scout_core.selection.scores import scores_with_words, uniform_mean_scores
 
 
 def batched_scout_scores(pair: Pair, cases: Sequence[Case], pass_tokens: int) -> list[Scores]:
@@ -68,12 +68,16 @@ def _by_heads(pair: Pair, scouting: Scouting, cases: Sequence[Case]) -> list[Sco
     tails = [prompt.tail_tokens(case.example.question) for case in cases]
     starts = [len(head) + len(case.tokens) for case in cases]
     found: list[Scores] = []
-    for seen in question_attention(scouting.model, prefix, tails, starts):
+    seen_by_all = question_attention(scouting.model, prefix, tails, starts)
+    for case, seen in zip(cases, seen_by_all, strict=True):
         attention = seen[:, :, len(head) :]
         if scouting.heads is None:
             found.append(uniform_mean_scores(attention).numpy())
         else:
-            found.append(calibrated_scores(attention, scouting.heads).numpy())
+            question = case.example.question
+            found.append(
+                scores_with_words(attention, scouting.heads, case.pieces, question).numpy()
+            )
     return found
 
 

@@ -62,6 +62,23 @@ def calibrated_scores(attention: torch.Tensor, weights: HeadWeights) -> torch.Te
     return pooled(scores + weights.bias, weights.pool_width, weights.pool_kind)
 
 
+def scores_with_words(
+    attention: torch.Tensor, weights: HeadWeights, pieces: Sequence[str], question: str
+) -> torch.Tensor:
+    """``calibrated_scores``, and word overlap where the weights have it: float32 ``[positions]``.
+
+    Args:
+        pieces: the text of every token.
+
+    Raises:
+        ProfileError: as ``calibrated_scores``.
+    """
+    scores = calibrated_scores(attention, weights)
+    if weights.lexical is None:
+        return scores
+    return scores.cpu() + weights.lexical @ lexical_rows(pieces, question)
+
+
 def lexical_rows(pieces: Sequence[str], question: str) -> torch.Tensor:
     """Word overlap of a question with a context: float32 ``[columns, positions]``.
 
