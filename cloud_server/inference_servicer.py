@@ -150,12 +150,14 @@ class InferenceServicer:
                 predicted_compliance=1.0 if predicted_s <= deadline_s else 0.0,
                 expected_quality=1.0,
                 reason="asked directly: the cloud computes from the whole context",
+                position_unit=types_pb2.POSITION_UNIT_CLOUD_TOKENS,
             )
         )
 
     def _finished(
         self, answering: Answering, ttft_s: float, total_s: float, deadline_s: float
     ) -> inference_pb2.GenerateResponse:
+        context_tokens = answering.cache.length - len(self._host.engine.prompt.head_tokens)
         return inference_pb2.GenerateResponse(
             finished=inference_pb2.Finished(
                 finish_reason=REASON_TO_WIRE[answering.finish_reason],
@@ -167,6 +169,8 @@ class InferenceServicer:
                     deadline_s=deadline_s,
                 ),
                 answer_tokens=answering.answer_tokens,
+                context_tokens=context_tokens,
+                kept_tokens=context_tokens,
                 deadline_met=ttft_s <= deadline_s,
             )
         )

@@ -19,7 +19,7 @@ from scout_core.engine import Engine
 from scout_core.engine.loading import ModelTokenizer, load_tokenizer
 from scout_core.engine.options import EngineOptions
 from scout_core.engine.scouts import scorer_between, scorer_for
-from scout_core.errors import SettingsError
+from scout_core.errors import ProfileError, SettingsError
 from scout_core.models.bundled import profile_file
 from scout_core.models.profile import Profile, read_profile
 from scout_core.models.quality import UNCALIBRATED
@@ -98,15 +98,33 @@ def _tokenizer(settings: EdgeSettings) -> ModelTokenizer | None:
 
 
 def _profile(settings: EdgeSettings, models: LoadedModels) -> Profile | None:
-    """The configured profile, or the one bundled with the pair; checked against the models."""
-    path = Path(settings.profile) if settings.profile else _bundled_profile(settings)
+    """The configured profile, or the one bundled with the pair; checked against the models.
+
+    Raises:
+        ProfileError: the configured one is unreadable, or of other models. The bundled one is left
+            out where it is of another pair, and the log says so.
+    """
+    if settings.profile:
+        profile = read_profile(Path(settings.profile))
+        _require_for(profile, models)
+        return profile
+    pair = f"{settings.cloud_model} + {settings.scout_model}"
+    path = _bundled_profile(settings)
     if path is None:
-        log.warning("profile_missing", pair=f"{settings.cloud_model} + {settings.scout_model}")
+        log.warning("profile_missing", pair=pair)
         return None
     profile = read_profile(path)
+    try:
+        _require_for(profile, models)
+    except ProfileError as error:
+        log.warning("profile_missing", pair=pair, reason=str(error))
+        return None
+    return profile
+
+
+def _require_for(profile: Profile, models: LoadedModels) -> None:
     cloud = models.replica.fingerprint if models.replica else profile.cloud.fingerprint
     profile.require_for(cloud, models.scout.fingerprint if models.scout else None)
-    return profile
 
 
 def _bundled_profile(settings: EdgeSettings) -> Path | None:

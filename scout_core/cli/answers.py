@@ -10,7 +10,7 @@ from scout.v1 import inference_pb2
 from scout_core.errors import RemoteProtocolError
 from scout_core.modes import Mode
 from scout_core.rpc.client import Ask, InferenceClient
-from scout_core.rpc.messages import mode_from_wire
+from scout_core.rpc.messages import mode_from_wire, unit_from_wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ class Answer:
             "forced": self.started.forced,
             "retention": round(self.started.retention, 4),
             "selector": self.started.selector,
+            "position_unit": unit_from_wire(self.started.position_unit).value,
+            "context_tokens": self.finished.context_tokens,
+            "kept_tokens": self.finished.kept_tokens,
             "payload_bytes": counts.payload_bytes,
             "uplink_bytes": counts.uplink_bytes,
             "downlink_bytes": counts.downlink_bytes,

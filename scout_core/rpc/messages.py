@@ -74,6 +74,20 @@ def mode_from_wire(value: int) -> Mode:
     return mode
 
 
+def unit_from_wire(value: int) -> PositionUnit:
+    """What a selection counts; unset is the cloud's tokens.
+
+    Raises:
+        RemoteProtocolError: unknown.
+    """
+    unit = UNIT_FROM_WIRE.get(value)
+    if unit is None:
+        raise RemoteProtocolError(
+            f"Unknown position unit {value}; run the same version at both ends."
+        )
+    return unit
+
+
 def execution_from_wire(value: int) -> Execution | None:
     """The execution, None where the sender leaves the choice.
 

@@ -23,11 +23,11 @@ from scout_core.rpc.chunk_wire import decode_chunk, encode_chunk
 from scout_core.rpc.messages import (
     EXECUTION_TO_WIRE,
     MODE_TO_WIRE,
-    UNIT_FROM_WIRE,
     UNIT_TO_WIRE,
     decode,
     execution_from_wire,
     mode_from_wire,
+    unit_from_wire,
 )
 from scout_core.sampling import SamplingOptions
 
@@ -307,7 +307,7 @@ def _open_parameters(message: transport_pb2.Open) -> OpenParameters:
         ),
         expected_payload_bytes=message.expected_payload_bytes,
         round_trip_s=message.round_trip_us / MICROSECONDS,
-        position_unit=_known(UNIT_FROM_WIRE, message.position_unit, "position unit"),
+        position_unit=unit_from_wire(message.position_unit),
         context_characters=message.context_characters,
         offers=tuple(
             Offer(
