@@ -169,7 +169,7 @@ class Planner:
             tail_tokens=len(engine.prompt.tail_tokens(parameters.question)),
             cloud_context=host.beliefs.about(question.key, now),
             edge_has_cloud_model=host.holds(view.model),
-            edge_has_scout=host.scout is not None,
+            edge_has_scout=self._scout_serves(question),
             edge_holds_kv=question.stored.cache is not None,
             edge_holds_scout_kv=host.scout_contexts.find(host.tenant, question.key, now)
             is not None,
@@ -177,6 +177,22 @@ class Planner:
             forced_retention=parameters.retention,
             forced_execution=parameters.execution,
         )
+
+    def _scout_serves(self, question: Question) -> bool:
+        """Whether there is a scout, and its window holds the context.
+
+        A caller who insists on a retention is told by the scout itself what does not fit.
+        """
+        host, scout = self.host, self.host.scout
+        if scout is None or question.parameters.retention is not None:
+            return scout is not None
+        prompt, tokens = scout.engine.prompt, question.stored.tokens
+        if scout.engine.tokenizer_fingerprint != host.tokenizing.tokenizer_fingerprint:
+            tokens = prompt.context_tokens(question.stored.text)
+        # A trained scout reads the question on both sides of the context.
+        asked = 2 * len(prompt.tail_tokens(question.parameters.question))
+        passed = len(prompt.head_tokens) + len(tokens) + asked
+        return passed <= scout.engine.context_limit_tokens
 
 
 def requested_execution(offer: Offer) -> Execution | None:

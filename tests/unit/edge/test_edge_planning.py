@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,13 +25,14 @@ from scout_core.daemon.settings import load_settings
 from scout_core.daemon.worker import TorchWorker
 from scout_core.engine import Engine
 from scout_core.engine.scoring import AttentionScorer
+from scout_core.engine.scouts import scorer_between
 from scout_core.errors import ModeUnavailableError
 from scout_core.models.quality import UNCALIBRATED
 from scout_core.modes import Execution, Mode, ModelFingerprint
 from scout_core.rpc.requests import ContextReference, GenerateParameters
 from scout_core.sampling import SamplingOptions
 from tests.support.testbed import CONTEXT, QUESTION
-from tests.support.tiny_models import save_tiny_model, tiny_engine
+from tests.support.tiny_models import foreign_tokenizer, save_tiny_model, tiny_engine
 from tests.support.tiny_transform import tiny_basis
 
 NOW = time.monotonic()
@@ -100,6 +102,17 @@ def test_forced_mode_is_the_mode_of_the_plan(mode: Mode, engine: Engine) -> None
     chosen = plan(host, question(host, mode=mode, retention=retention), view_of(engine)).offer
     assert chosen.mode is mode
     assert chosen.retention == (retention or 1.0)
+
+
+def test_a_context_beyond_the_scouts_window_is_kept_whole(engine: Engine, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, "gemma3", tokenizer=foreign_tokenizer())
+    for limit, retentions in ((512, {1.0, 0.5, 0.25, 0.1}), (64, {1.0})):
+        scout = tiny_engine(folder, context_limit_tokens=limit)
+        scorer = scorer_between(scout, engine, None)
+        host = replace(host_with(engine), scout=ScoutModel(scout, scorer, "aligned"))
+        offers = plan(host, question(host), view_of(engine)).offers
+        scouting = {offer.retention for offer in offers if offer.mode is Mode.SCOUT}
+        assert scouting == retentions
 
 
 @pytest.mark.parametrize("mode", [mode for mode in Mode if mode.carries_kv])
