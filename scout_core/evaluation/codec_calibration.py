@@ -23,8 +23,8 @@ from scout_core.evaluation.codec_fit import fit_basis
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 from scout_core.evaluation.codec_statistics import CacheStatistics, grouped_rows
 
-LAYERS_PER_GROUP: Final = 5
-"""The widest group whose basis stays below 16 MB for the bundled model (11 MB)."""
+LARGEST_GROUP: Final = 5
+"""Layers in a group at most: so the basis of the bundled model stays below 16 MB (11 MB)."""
 SAMPLED_CONTINUATIONS: Final = 2
 COUNTED_TEXTS: Final = 16
 """Texts whose rows train the entropy models (kept in memory in the meantime)."""
@@ -70,7 +70,8 @@ def new_calibration(probe: CacheProbe, fixed_positions: int) -> Calibration:
         fixed_positions: how many first tokens all texts have in common.
     """
     geometry = probe.geometry
-    groups = max(1, geometry.layers // LAYERS_PER_GROUP)
+    size = max(size for size in range(1, LARGEST_GROUP + 1) if geometry.layers % size == 0)
+    groups = geometry.layers // size
     return Calibration(CacheStatistics(geometry, groups, fixed_positions))
 
 

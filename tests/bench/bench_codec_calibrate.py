@@ -6,13 +6,9 @@ Each TEXT is a plain text file, cut into windows of ``--short`` and ``--long`` t
 is a context and what follows it. Questions are JSON lines with ``context``, ``question`` and
 ``answers``; each context goes with its question and first answer. All begin with the chat
 template's head, as in a session. ``--state`` and ``--seconds`` cut the work into slices: call it
-again with the same arguments until it has written its output. The shipped basis is made by
-
-    python tests/bench/bench_codec_calibrate.py BOOK BOOK --questions SHORT LONG \\
-        --output scout_core/models/transform-smollm2-135m-qa.safetensors
-
-from two novels and questions over Wikipedia passages, none of which the figures in
-``codec/README.md`` are measured on.
+again with the same arguments until it has written its output. The shipped basis was made by the
+same fit and with the same numbers of texts: two old books, and questions over Wikipedia passages,
+none of which the figures in ``codec/README.md`` are measured on.
 """
 
 from __future__ import annotations
