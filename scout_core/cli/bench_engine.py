@@ -19,6 +19,12 @@ from scout_core.evaluation.engine_study import (
     codec_agreement,
     time_models,
 )
+from scout_core.evaluation.scout_cost import (
+    REQUEST_LIMIT,
+    SCORING_LIMIT,
+    ScoutCostRow,
+    scout_costs,
+)
 
 
 @click.command("bench engine")
@@ -33,16 +39,40 @@ def command(cloud: str, scout: str, threads: int | None, as_json: bool) -> None:
     scorer = scorer_for(scout_engine, None)
     question = QUESTIONS[0].question
     times = time_models(cloud_engine, scout_engine, scorer, document(), question)
+    costs = scout_costs(cloud_engine, scout_engine, scorer, document(), question)
     agreement = codec_agreement(cloud_engine, document(), LOSSY_CODECS)
     if as_json:
         facts = {
             "compute_dtype": cloud_engine.compute_dtype,
             "times": [asdict(row) for row in times],
+            "scout_costs": [asdict(row) for row in costs],
+            "scoring_limit": SCORING_LIMIT,
+            "request_limit": REQUEST_LIMIT,
             "agreement": [asdict(row) for row in agreement],
         }
         click.echo(json.dumps(facts))
         return
     _print(times, agreement, cloud_engine.compute_dtype)
+    Console().print(_cost_table(costs))
+
+
+def _cost_table(rows: list[ScoutCostRow]) -> Table:
+    shown = Table(title="A scout request at the edge")
+    for name in ("context", "question", "cloud prefill s", "scout prefill s", "request s"):
+        shown.add_column(name, justify="right")
+    shown.add_column(f"scoring adds (limit {SCORING_LIMIT:.0%})", justify="right")
+    shown.add_column(f"of cloud prefill (limit {REQUEST_LIMIT:.0%})", justify="right")
+    for row in rows:
+        shown.add_row(
+            str(row.context_tokens),
+            str(row.question_tokens),
+            f"{row.cloud_prefill_s:.3f}",
+            f"{row.scout_prefill_s:.3f}",
+            f"{row.request_s:.3f}",
+            f"{row.scoring_share:.1%}",
+            f"{row.request_share:.1%}",
+        )
+    return shown
 
 
 def _print(times: list[TimingRow], agreement: list[AgreementRow], dtype: str) -> None:

@@ -116,17 +116,23 @@ class Engine:
         for _ in self.prefill_blocks(cache, tokens):
             pass
 
-    def prefill_states(self, cache: KvCache, tokens: Sequence[int]) -> torch.Tensor:
+    def prefill_states(
+        self, cache: KvCache, tokens: Sequence[int], block_tokens: int | None = None
+    ) -> torch.Tensor:
         """Appends tokens to the cache; hidden states after the final norm ``[count, hidden]``.
 
         Float32 on the CPU.
+
+        Args:
+            block_tokens: most tokens of a pass, for caches that no other host has to reproduce
+                bit by bit; None: aligned blocks, as in ``prefill_blocks``.
 
         Raises:
             ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
         """
         ids = self._checked(tokens, cache.next_position)
         cache.reserve(len(tokens))
-        blocks = self._blocks(ids, cache.next_position)
+        blocks = self._blocks(ids, cache.next_position, block_tokens)
         return torch.cat([self._append(cache, block).float().cpu() for block in blocks])
 
     def prefill_blocks(
@@ -279,18 +285,25 @@ class Engine:
         return rows.mean.cpu()
 
     def observe(
-        self, cache: KvCache, tail_tokens: Sequence[int], observer: AttentionObserver
+        self,
+        cache: KvCache,
+        tail_tokens: Sequence[int],
+        observer: AttentionObserver,
+        block_tokens: int | None = None,
     ) -> None:
         """Runs a tail after the cached positions and shows the observer every layer's attention.
 
         Long tails come in several blocks, in order. The cache is not changed.
+
+        Args:
+            block_tokens: as in ``prefill_states``.
 
         Raises:
             ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
         """
         ids = self._checked(tail_tokens, cache.next_position)
         fork = cache.fork()
-        for block in self._blocks(ids, cache.next_position):
+        for block in self._blocks(ids, cache.next_position, block_tokens):
             self._append(fork, block, observer)
 
     def _logits_after(self, cache: KvCache, tokens: Sequence[int]) -> torch.Tensor:
@@ -302,8 +315,16 @@ class Engine:
             head: Any = self._model.module.get_output_embeddings()
             return head(hidden[-1]).float()
 
-    def _blocks(self, ids: torch.Tensor, start: int) -> Iterator[torch.Tensor]:
-        """Cuts tokens that begin at position ``start`` at the multiples of ``block_tokens``."""
+    def _blocks(
+        self, ids: torch.Tensor, start: int, block_tokens: int | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Cuts tokens that begin at position ``start`` at the multiples of ``self.block_tokens``.
+
+        ``block_tokens`` cuts them into pieces of that many instead, wherever they begin.
+        """
+        if block_tokens is not None:
+            yield from ids.split(block_tokens)
+            return
         done = 0
         while done < ids.shape[0]:
             block = ids[done : done + self.block_tokens - (start + done) % self.block_tokens]

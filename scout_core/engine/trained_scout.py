@@ -22,6 +22,11 @@ from scout_core.selection.readout import Readout, lexical_channels, standardised
 TRAINED: Final = "trained_scout"
 OPENING: Final = "<|im_start|>"
 """Control token that opens the scout's prompt; the rest is plain, untrusted text."""
+PASS_TOKENS: Final = 256
+"""Tokens of one pass over the passage. Nobody reproduces the scout's cache, so passes need not be
+the wire's blocks: a CPU's matrix product is at full speed from here on, at four fifths with 64."""
+TAIL_PASS_TOKENS: Final = 64
+"""Rows of the question whose attention over the whole passage is held at once."""
 
 
 def scout_segments(
@@ -108,9 +113,9 @@ class TrainedScorer:
         head, tail = scout_segments(engine.prompt, question)
         count = len(context.tokens)
         cache = engine.new_cache(len(head) + count + len(tail))
-        states = engine.prefill_states(cache, (*head, *context.tokens))[len(head) :]
+        states = engine.prefill_states(cache, (*head, *context.tokens), PASS_TOKENS)[len(head) :]
         attention = QuestionAttention(len(head), count)
-        engine.observe(cache, tail, attention)
+        engine.observe(cache, tail, attention, TAIL_PASS_TOKENS)
         spans = engine.prompt.context_spans(context.text)[:count]
         table = torch.from_numpy(features(pieces_of(context.text, spans), question)).T[None]
         valid = torch.ones((1, count), dtype=torch.bool)

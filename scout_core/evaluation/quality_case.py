@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scout_core.engine.scoring import ScoutContext
-from scout_core.engine.trained_scout import pieces_of
+from scout_core.selection.lexical import pieces_of
 from scout_core.evaluation.baselines_attention import mean_scores, snap_scores
 from scout_core.evaluation.baselines_positions import (
     oracle_scores,
