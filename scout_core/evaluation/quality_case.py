@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scout_core.engine.scoring import ScoutContext
-from scout_core.selection.lexical import pieces_of
 from scout_core.evaluation.baselines_attention import mean_scores, snap_scores
 from scout_core.evaluation.baselines_positions import (
     oracle_scores,
@@ -27,7 +26,7 @@ from scout_core.evaluation.baselines_positions import (
 from scout_core.evaluation.baselines_retrieval import bm25_scores
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.quality_models import Pair
-from scout_core.selection.lexical import Floats, features
+from scout_core.selection.lexical import Floats, features, pieces_of
 from scout_core.selection.readout import Readout, lexical_channels
 from scout_core.selection.scores import calibrated_scores
 from scout_core.selection.selectors import select_runs, select_top
