@@ -32,8 +32,8 @@ LEAST_COMPUTE_ERROR: Final = 0.1
 WIRE_BLOCK_TOKENS: Final = 32
 """Positions per KV block: one key group of the codecs, and the smallest piece whose coding can
 change on the way (0.7 MB of bf16 for a model like SmolLM2-135M)."""
-TRANSFORM_BLOCK_TOKENS: Final = 64
-"""The same through the transform: at half the bytes of a 4-bit block of 32, and matrix products of
+TRANSFORM_BLOCK_TOKENS: Final = 128
+"""The same through the transform: about the bytes of 32 positions at 4 bits, and matrix products of
 fewer columns are slower (``codec/README.md``)."""
 
 
