@@ -27,6 +27,7 @@ class CodecId(IntEnum):
     INT4_GROUPS = 3
     LOSSLESS_BF16 = 4
     TRANSFORM = 5
+    EMBEDDED_BF16 = 6
 
 
 class KvCodec(Protocol):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, assert_never
 
 from scout_core.codec.base import CodecId, KvCodec
+from scout_core.codec.embedded_bf16 import EMBEDDED_BF16
 from scout_core.codec.groups import INT4_GROUPS, INT8_GROUPS
 from scout_core.codec.lossless_bf16 import LosslessBf16Codec
 from scout_core.codec.raw_bf16 import RawBf16Codec
@@ -19,6 +20,7 @@ CODECS: Final[tuple[KvCodec, ...]] = (
     INT8_GROUPS,
     INT4_GROUPS,
     LosslessBf16Codec(),
+    EMBEDDED_BF16,
 )
 
 _BY_ID: Final = {int(codec.codec_id): codec for codec in CODECS}
