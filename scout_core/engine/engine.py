@@ -117,7 +117,11 @@ class Engine:
             pass
 
     def prefill_states(
-        self, cache: KvCache, tokens: Sequence[int], block_tokens: int | None = None
+        self,
+        cache: KvCache,
+        tokens: Sequence[int],
+        block_tokens: int | None = None,
+        observer: AttentionObserver | None = None,
     ) -> torch.Tensor:
         """Appends tokens to the cache; hidden states after the final norm ``[count, hidden]``.
 
@@ -126,6 +130,7 @@ class Engine:
         Args:
             block_tokens: most tokens of a pass, for caches that no other host has to reproduce
                 bit by bit; None: aligned blocks, as in ``prefill_blocks``.
+            observer: is shown every layer's attention of every pass.
 
         Raises:
             ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
@@ -133,7 +138,7 @@ class Engine:
         ids = self._checked(tokens, cache.next_position)
         cache.reserve(len(tokens))
         blocks = self._blocks(ids, cache.next_position, block_tokens)
-        return torch.cat([self._append(cache, block).float().cpu() for block in blocks])
+        return torch.cat([self._append(cache, part, observer).float().cpu() for part in blocks])
 
     def prefill_blocks(
         self, cache: KvCache, tokens: Sequence[int]
@@ -285,25 +290,18 @@ class Engine:
         return rows.mean.cpu()
 
     def observe(
-        self,
-        cache: KvCache,
-        tail_tokens: Sequence[int],
-        observer: AttentionObserver,
-        block_tokens: int | None = None,
+        self, cache: KvCache, tail_tokens: Sequence[int], observer: AttentionObserver
     ) -> None:
         """Runs a tail after the cached positions and shows the observer every layer's attention.
 
         Long tails come in several blocks, in order. The cache is not changed.
-
-        Args:
-            block_tokens: as in ``prefill_states``.
 
         Raises:
             ContextTooLongError, EmptyInputError: as ``prefill_blocks``.
         """
         ids = self._checked(tail_tokens, cache.next_position)
         fork = cache.fork()
-        for block in self._blocks(ids, cache.next_position, block_tokens):
+        for block in self._blocks(ids, cache.next_position):
             self._append(fork, block, observer)
 
     def _logits_after(self, cache: KvCache, tokens: Sequence[int]) -> torch.Tensor:

@@ -25,8 +25,6 @@ OPENING: Final = "<|im_start|>"
 PASS_TOKENS: Final = 256
 """Tokens of one pass over the passage. Nobody reproduces the scout's cache, so passes need not be
 the wire's blocks: a CPU's matrix product is at full speed from here on, at four fifths with 64."""
-TAIL_PASS_TOKENS: Final = 64
-"""Rows of the question whose attention over the whole passage is held at once."""
 
 
 def scout_segments(
@@ -38,7 +36,11 @@ def scout_segments(
 
 
 class QuestionAttention:
-    """Log-attention of the tail's rows over the passage: mean over rows, and the last row."""
+    """Log-attention of the tail's rows over the passage: mean over rows, and the last row.
+
+    The tail follows the passage, which is ``count`` positions from ``start`` on; rows before the
+    tail are passed over.
+    """
 
     def __init__(self, start: int, count: int) -> None:
         self._columns = slice(start, start + count)
@@ -55,7 +57,11 @@ class QuestionAttention:
     ) -> None:
         """Adds the rows of one layer; ``mask`` matters only among the tail's own columns."""
         del mask
+        first = key.shape[1] - query.shape[1]
+        query = query[:, max(0, self._columns.stop - first) :]
         heads, rows, head_dim = query.shape
+        if rows == 0:
+            return
         kept = key[:, self._columns].float()
         folded = query.float().reshape(kept.shape[0], -1, head_dim)
         logs = ((folded @ kept.transpose(1, 2)) * scaling).log_softmax(-1).view(heads, rows, -1)
@@ -113,9 +119,10 @@ class TrainedScorer:
         head, tail = scout_segments(engine.prompt, question)
         count = len(context.tokens)
         cache = engine.new_cache(len(head) + count + len(tail))
-        states = engine.prefill_states(cache, (*head, *context.tokens), PASS_TOKENS)[len(head) :]
         attention = QuestionAttention(len(head), count)
-        engine.observe(cache, tail, attention, TAIL_PASS_TOKENS)
+        tokens = (*head, *context.tokens, *tail)
+        states = engine.prefill_states(cache, tokens, PASS_TOKENS, attention)
+        states = states[len(head) : len(head) + count]
         spans = engine.prompt.context_spans(context.text)[:count]
         table = torch.from_numpy(features(pieces_of(context.text, spans), question)).T[None]
         valid = torch.ones((1, count), dtype=torch.bool)

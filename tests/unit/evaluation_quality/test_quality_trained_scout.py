@@ -22,13 +22,24 @@ def test_rows_in_blocks_give_what_one_block_gives() -> None:
 def test_channels_are_the_log_of_mean_and_last_attention() -> None:
     generator = torch.Generator().manual_seed(1)
     query = torch.randn(4, 3, 8, generator=generator)
-    key = torch.randn(2, 9, 8, generator=generator)
+    key = torch.randn(2, 10, 8, generator=generator)
     collected = QuestionAttention(1, 6)
     collected.observe(0, query, key, 0.35, None)
     wide = key[:, 1:7].repeat_interleave(2, dim=0)
     shares = (query @ wide.transpose(1, 2) * 0.35).softmax(-1)
     wanted = torch.cat((shares.mean(1).log(), shares[:, -1].log()))
     assert torch.allclose(collected.channels(3), wanted, atol=1e-5)
+
+
+def test_rows_before_the_tail_are_passed_over() -> None:
+    generator = torch.Generator().manual_seed(2)
+    query = torch.randn(4, 6, 8, generator=generator)
+    key = torch.randn(2, 12, 8, generator=generator)
+    all_rows, tail_alone = QuestionAttention(2, 7), QuestionAttention(2, 7)
+    all_rows.observe(0, query[:, :2], key[:, :8], 0.35, None)
+    all_rows.observe(0, query[:, 2:], key, 0.35, None)
+    tail_alone.observe(0, query[:, 3:], key, 0.35, None)
+    assert torch.equal(all_rows.channels(3), tail_alone.channels(3))
 
 
 def test_pieces_cover_the_text_once() -> None:
