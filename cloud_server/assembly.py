@@ -18,6 +18,7 @@ import torch
 
 from cloud_server.character_context import CharacterContext, require_unit
 from cloud_server.host import ModelHost
+from cloud_server.refining import RefinableBlocks
 from scout_core.codec.base import CodecId
 from scout_core.codec.positions import decode_positions
 from scout_core.codec.registry import codec_of_block
@@ -67,8 +68,10 @@ class PayloadAssembler:
     _cache: KvCache | None = None
     _kept_received: int = 0
     _characters: CharacterContext = field(init=False)
+    _refinable: RefinableBlocks = field(init=False)
 
     def __post_init__(self) -> None:
+        self._refinable = RefinableBlocks(self.host.engine.geometry)
         self._characters = CharacterContext(self.host, self.parameters, self.tenant)
 
     @property
@@ -98,6 +101,8 @@ class PayloadAssembler:
                 await self._add_kv(block)
             case BlockKind.KV_SELECTED:
                 await self._add_selected_kv(block)
+            case BlockKind.KV_REFINEMENT:
+                await self._add_refinement(block)
 
     async def prepare(self) -> PreparedContext:
         """The cache, once the payload is committed. The assembler keeps nothing after that.
@@ -126,7 +131,9 @@ class PayloadAssembler:
         self.prefill_s += time.monotonic() - started_s
         # A complete session lingers for a resume; its KV must not linger with it.
         self._cache, self._selection, self._tokens = None, None, []
-        return prepared
+        self._refinable.clear()
+        said = "; ".join(filter(None, (self._refinable.summary, prepared.degradation)))
+        return replace(prepared, degradation=said)
 
     def _add_tokens(self, block: Block) -> None:
         header = block.header
@@ -154,14 +161,33 @@ class PayloadAssembler:
         self._note_inject(header, time.monotonic() - started_s)
 
     def _inject(self, cache: KvCache, block: Block) -> None:
-        header = block.header
+        header, payload = block.header, block.body
         positions = range(header.start, header.start + header.count)
-        self.host.engine.inject(cache, header.start, self._decoded(block, positions))
+        self.host.engine.inject(cache, header.start, self._decoded(header, payload, positions))
+        self._refinable.hold(header, payload)
 
-    def _decoded(self, block: Block, positions: Sequence[int]) -> torch.Tensor:
+    def _decoded(
+        self, header: BlockHeader, payload: bytes, positions: Sequence[int]
+    ) -> torch.Tensor:
         """A block's KV, at these absolute positions."""
-        codec = codec_of_block(block.header.codec_id, positions, self.host.transform)
-        return codec.decode(block.body, self.host.engine.geometry, block.header.count)
+        codec = codec_of_block(header.codec_id, positions, self.host.transform)
+        return codec.decode(payload, self.host.engine.geometry, header.count)
+
+    async def _add_refinement(self, block: Block) -> None:
+        cache = self._kv_cache()
+        payload = self._refinable.refined(block)
+        started_s = time.monotonic()
+        await self.host.worker.run(self._refine, cache, block.header, payload)
+        self._refinable.accept(block, payload)
+        elapsed_s = time.monotonic() - started_s
+        self.inject_s += elapsed_s
+        self.host.cost_model.observe(Stage.CLOUD_REFINE, block.header.count, elapsed_s)
+
+    def _refine(self, cache: KvCache, header: BlockHeader, payload: bytes) -> None:
+        """In place: nobody has seen this cache yet."""
+        positions = range(header.start, header.start + header.count)
+        kv = self._decoded(header, payload, positions)
+        cache.tensor(positions.start, positions.stop).copy_(kv)
 
     async def _add_selected_kv(self, block: Block) -> None:
         cache = self._kv_cache()
@@ -177,7 +203,7 @@ class PayloadAssembler:
 
     def _inject_selected(self, cache: KvCache, block: Block, positions: Positions) -> None:
         kept = positions.tolist()
-        kv = self._decoded(block, kept)
+        kv = self._decoded(block.header, block.body, kept)
         self.host.engine.inject_selected(cache, kept, kv, self._prefix_length)
 
     def _note_inject(self, header: BlockHeader, elapsed_s: float) -> None:

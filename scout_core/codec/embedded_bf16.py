@@ -80,6 +80,11 @@ def is_above(higher: int, lower: int) -> bool:
     return higher in ids and lower in ids and ids.index(higher) > ids.index(lower)
 
 
+def is_refinable(codec_id: int) -> bool:
+    """Whether a payload of this codec is the beginning of a higher one."""
+    return codec_id in [int(codec.codec_id) for codec in LADDER[:-1]]
+
+
 def refinement_bytes(lower: KvCodec, higher: KvCodec, geometry: KvGeometry, positions: int) -> int:
     """Bytes from one payload to the other: exact up to ``int8_groups``, else an expectation."""
     return higher.encoded_bytes(geometry, positions) - lower.encoded_bytes(geometry, positions)

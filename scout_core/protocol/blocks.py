@@ -24,6 +24,9 @@ _HEADER_FIELDS = 3
 SMALL_PIECE_BYTES: Final = 4096
 """Shorter pieces of a body are copied together: a view costs some 200 bytes and keeps the whole
 message alive that it looks into."""
+REFINABLE_BYTES: Final = 256 << 20
+"""KV of a payload's first so many bytes, counted as bf16 and in whole blocks, can be refined: the
+receiver keeps what it was sent of them, and the sender counts likewise."""
 MAX_HEADER_BYTES = _FIXED_HEADER_BYTES + _HEADER_FIELDS * _VARINT_BYTES
 
 
@@ -45,6 +48,8 @@ class BlockKind(IntEnum):
     """The context's text, ``count`` characters of UTF-8."""
     SPANS = 6
     """A selection of ``count`` ranges of characters, coded by ``scout_core.codec.spans``."""
+    KV_REFINEMENT = 7
+    """More of the KV block of the same positions: with it, that is one of this block's codec."""
 
 
 _KINDS = {int(kind): kind for kind in BlockKind}

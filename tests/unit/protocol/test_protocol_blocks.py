@@ -64,7 +64,7 @@ def test_empty_selection_is_a_block() -> None:
     ("stream", "words"),
     [
         (bytes((0,)), "Unknown block kind 0"),
-        (bytes((7,)), "Unknown block kind 7"),
+        (bytes((8,)), "Unknown block kind 8"),
         (bytes((3, 0, 0x80, 0x00)), "too long"),
         (bytes((3, 0, 0x81, 0x80, 0x00)), "too long"),
         (bytes((3, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0x1F)), "too long"),
