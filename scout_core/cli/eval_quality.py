@@ -15,7 +15,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from scout_core.cli.eval_quality_tables import cosine_table, quality_table
+from scout_core.cli.eval_quality_tables import (
+    answer_table,
+    cosine_table,
+    cost_table,
+    selection_table,
+)
 from scout_core.errors import RequestError, RetentionError
 from scout_core.evaluation.baselines_retrieval import load_embedder
 from scout_core.evaluation.dataset import Example, load_examples
@@ -152,10 +157,14 @@ class _Measured:
 
     def print(self, console: Console) -> None:
         sources = by_source(self.records.values(), self.pools)
-        if len(sources) > 1:
-            for name, rows in sources.items():
-                console.print(quality_table(name, rows))
-        console.print(quality_table("all questions", table(self.records.values())))
+        rows = table(self.records.values())
+        tables = {**(sources if len(sources) > 1 else {}), "all questions": rows}
+        for name, part in tables.items():
+            answers = answer_table(name, part)
+            if answers is not None:
+                console.print(answers)
+            console.print(selection_table(name, part))
+        console.print(cost_table(rows))
         if self.cosines:
             console.print(cosine_table(self.cosines))
 

@@ -8,24 +8,9 @@ from rich.table import Table
 
 from scout_core.evaluation.quality_cosine import CosineRow
 from scout_core.evaluation.quality_table import PAPER_OVERLAP, QualityRow
+from scout_core.modes import Execution, Mode
 
-LEFT = ("mode", "execution", "kept", "selector")
-RIGHT = (
-    "n",
-    "F1",
-    "95 %",
-    "ratio",
-    "95 %",
-    "p",
-    "against scout",
-    "p",
-    "recall (n)",
-    "95 %",
-    f"overlap (paper {PAPER_OVERLAP})",
-    "payload B",
-    "edge",
-    "cloud",
-)
+LEFT = ("way", "kept", "selector")
 
 
 def _share(value: float | None, digits: int = 3) -> str:
@@ -36,34 +21,76 @@ def _range(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
-def quality_table(name: str, rows: Sequence[QualityRow]) -> Table:
-    """One table; ``p`` is of no difference: from the whole context, then from the scout."""
-    full = rows[0].f1
-    title = name if full is None else f"{name}: F1 with the whole context {full:.3f}"
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3f}"
+
+
+def _titled(title: str, columns: Sequence[str]) -> Table:
     shown = Table(title=title)
-    for column in LEFT:
-        shown.add_column(column)
-    for column in RIGHT:
-        shown.add_column(column, justify="right")
-    for row in rows:
-        recall = f"{_share(row.answer_recall)} ({row.recall_n})" if row.recall_n else ""
-        against = "" if row.against_scout is None else f"{row.against_scout:+.3f}"
+    for column in columns:
+        shown.add_column(column, justify="left" if column in LEFT else "right")
+    return shown
+
+
+def answer_table(name: str, rows: Sequence[QualityRow]) -> Table | None:
+    """Answers by way; ``p`` is of no difference from the whole context, or from the scout.
+
+    None where nothing was answered.
+    """
+    answered = [row for row in rows if row.n]
+    if not answered:
+        return None
+    title = f"{name}, answers: F1 with the whole context {_share(rows[0].f1)}"
+    columns = ("n", "F1", "ratio", "95 %", "p", "against scout", "p")
+    shown = _titled(title, (*LEFT, *columns))
+    for row in answered:
+        mode = row.mode if row.mode != Mode.SCOUT.value else row.execution
         shown.add_row(
-            row.mode,
-            row.execution,
+            mode,
             f"{row.retention:g}",
             row.selector,
             str(row.n),
             _share(row.f1),
-            _range(row.f1_low, row.f1_high),
             _share(row.ratio),
             _range(row.ratio_low, row.ratio_high),
-            _share(row.p_value, 4),
-            against,
-            _share(row.against_scout_p, 4),
-            recall,
-            _range(row.answer_recall_low, row.answer_recall_high),
-            _share(row.overlap),
+            _share(row.p_value),
+            _signed(row.against_scout),
+            _share(row.against_scout_p),
+        )
+    return shown
+
+
+def selection_table(name: str, rows: Sequence[QualityRow]) -> Table:
+    """What the selections hold: answer recall, and overlap with the cloud's own choice."""
+    columns = ("n", "answer recall", "95 %", "against scout", "p", "overlap")
+    title = f"{name}, selections (the paper's overlap: {PAPER_OVERLAP})"
+    shown = _titled(title, (*LEFT[1:], *columns))
+    for row in rows:
+        evicted = (row.mode, row.execution) == (Mode.SCOUT.value, Execution.EVICT.value)
+        if evicted and row.retention < 1:
+            shown.add_row(
+                f"{row.retention:g}",
+                row.selector,
+                str(row.recall_n),
+                _share(row.answer_recall),
+                _range(row.answer_recall_low, row.answer_recall_high),
+                _signed(row.recall_against_scout),
+                _share(row.recall_against_scout_p),
+                _share(row.overlap),
+            )
+    return shown
+
+
+def cost_table(rows: Sequence[QualityRow]) -> Table:
+    """Bytes on the uplink and compute at both ends, per way."""
+    columns = ("payload B", "edge", "cloud")
+    shown = _titled("costs; compute relative to the cloud's full pass", (*LEFT, *columns))
+    for row in rows:
+        mode = row.mode if row.mode != Mode.SCOUT.value else row.execution
+        shown.add_row(
+            mode,
+            f"{row.retention:g}",
+            row.selector,
             f"{row.payload_bytes:.0f}",
             f"{row.edge_compute:.2f}",
             f"{row.cloud_compute:.2f}",

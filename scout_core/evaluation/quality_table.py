@@ -6,7 +6,7 @@ execution and retention. Knows records only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +32,8 @@ class QualityRow:
 
     ``n`` counts answered questions; the fields about answers are None where it is 0. ``ratio``,
     ``difference`` (F1) and ``p_value`` compare with the whole context on the same questions,
-    ``against_scout`` (F1) and ``against_scout_p`` with the scout, ``answer_recall`` and
-    ``overlap`` come with their own counts and intervals.
+    ``against_scout`` (F1) and ``against_scout_p`` with the scout. ``recall_n`` questions have the
+    answer in their context; ``recall_against_scout`` and its p compare on those.
     """
 
     mode: str
@@ -56,6 +56,8 @@ class QualityRow:
     answer_recall: float | None
     answer_recall_low: float | None
     answer_recall_high: float | None
+    recall_against_scout: float | None
+    recall_against_scout_p: float | None
     overlap: float | None
     payload_bytes: float
     edge_compute: float
@@ -87,26 +89,39 @@ def by_source(
     }
 
 
-def _paired(records: Sequence[Record], way: Way, other: Way) -> tuple[Floats, Floats]:
-    """F1 in both ways of the questions that were answered in both."""
+def _f1(outcome: Outcome) -> float | None:
+    return outcome.f1
+
+
+def _recall(outcome: Outcome) -> float | None:
+    return outcome.recall
+
+
+def _paired(
+    records: Sequence[Record], way: Way, other: Way, figure: Callable[[Outcome], float | None]
+) -> tuple[Floats, Floats]:
+    """A figure in both ways, of the questions that have it in both."""
     rows: list[tuple[float, float]] = []
     for record in records:
-        mine, theirs = record.outcomes.get(way), record.outcomes.get(other)
-        if mine is None or theirs is None or mine.f1 is None or theirs.f1 is None:
+        if way not in record.outcomes or other not in record.outcomes:
             continue
-        rows.append((mine.f1, theirs.f1))
+        mine, theirs = figure(record.outcomes[way]), figure(record.outcomes[other])
+        if mine is not None and theirs is not None:
+            rows.append((mine, theirs))
     values = np.array(rows, dtype=np.float64).reshape(-1, 2)
     return values[:, 0], values[:, 1]
 
 
 def _row(way: Way, records: Sequence[Record]) -> QualityRow:
     found = [record.outcomes[way] for record in records if way in record.outcomes]
-    f1, reference = _paired(records, way, WHOLE)
+    f1, reference = _paired(records, way, WHOLE, _f1)
     own = mean_interval(f1) if f1.size else None
     ratio = ratio_interval(f1, reference) if f1.size and reference.mean() > 0 else None
     scout = Way(way.mode, way.execution, way.retention, SCOUT)
     compared = way.mode is Mode.SCOUT and way.selector != SCOUT and way != WHOLE
-    mine, theirs = _paired(records, way, scout) if compared else (f1[:0], f1[:0])
+    against = records if compared else ()
+    mine, theirs = _paired(against, way, scout, _f1)
+    my_recall, its_recall = _paired(against, way, scout, _recall)
     recall = np.array([o.recall for o in found if o.recall is not None], dtype=np.float64)
     share = mean_interval(recall) if recall.size else None
     return QualityRow(
@@ -122,17 +137,23 @@ def _row(way: Way, records: Sequence[Record]) -> QualityRow:
         ratio=ratio.value if ratio else None,
         ratio_low=ratio.low if ratio else None,
         ratio_high=ratio.high if ratio else None,
-        difference=float((f1 - reference).mean()) if f1.size else None,
+        difference=_difference(f1, reference),
         p_value=paired_p_value(f1, reference) if f1.size else None,
-        against_scout=float((mine - theirs).mean()) if mine.size else None,
+        against_scout=_difference(mine, theirs),
         against_scout_p=paired_p_value(mine, theirs) if mine.size else None,
         recall_n=recall.size,
         answer_recall=share.value if share else None,
         answer_recall_low=share.low if share else None,
         answer_recall_high=share.high if share else None,
+        recall_against_scout=_difference(my_recall, its_recall),
+        recall_against_scout_p=paired_p_value(my_recall, its_recall) if my_recall.size else None,
         overlap=_mean([o.overlap for o in found]),
         **_costs(found),
     )
+
+
+def _difference(values: Floats, reference: Floats) -> float | None:
+    return float((values - reference).mean()) if values.size else None
 
 
 def _costs(found: Sequence[Outcome]) -> dict[str, float]:

@@ -30,6 +30,7 @@ def test_rows_compare_with_the_whole_context_and_with_the_scout() -> None:
     assert (whole.ratio, whole.against_scout) == (1.0, None)
     assert (scout.ratio, scout.difference, scout.against_scout) == (2.0 / 1.5, 0.25, None)
     assert (bm25.ratio, bm25.against_scout) == (1.0 / 1.5, -0.5)
+    assert bm25.recall_against_scout == 0.0
 
 
 def test_a_row_that_fewer_questions_have_is_compared_on_those() -> None:
@@ -42,6 +43,13 @@ def test_rows_without_answers_have_recall_alone() -> None:
     records = [Record("a", 9, {WHOLE: _outcome(None), SCOUT: _outcome(None, 0.5)})]
     scout = table(records)[1]
     assert (scout.n, scout.f1, scout.ratio, scout.answer_recall) == (0, None, None, 0.5)
+
+
+def test_recall_is_compared_with_the_scouts_without_answers() -> None:
+    ways = {WHOLE: _outcome(None), SCOUT: _outcome(None, 0.5), BM25: _outcome(None, 0.75)}
+    bm25 = table([Record("a", 9, dict(ways)) for _ in range(3)])[-1]
+    assert (bm25.recall_against_scout, bm25.against_scout) == (0.25, None)
+    assert bm25.recall_against_scout_p is not None
 
 
 def test_sources_are_reported_apart_or_pooled() -> None:
