@@ -52,6 +52,7 @@ class Answer:
             "expected_quality": round(self.started.expected_quality, 4),
             "reason": self.started.reason,
             "numerics": self.started.numerics,
+            "kv_codecs": self.finished.kv_codecs,
             "degradation": self.finished.degradation,
         }
 

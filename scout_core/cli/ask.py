@@ -70,8 +70,9 @@ def accounting_line(answer: Answer) -> str:
     """Mode, bytes and times in one line for people."""
     counts, timing = answer.finished.bytes, answer.finished.timing
     met = "met" if answer.finished.deadline_met else "missed"
+    codecs = f" ({answer.finished.kv_codecs})" if answer.finished.kv_codecs else ""
     line = (
-        f"{answer.mode.value} at retention {answer.started.retention:.2f}, "
+        f"{answer.mode.value}{codecs} at retention {answer.started.retention:.2f}, "
         f"{counts.payload_bytes:,} payload bytes ({counts.uplink_bytes:,} up, "
         f"{counts.downlink_bytes:,} down, bf16 KV {counts.kv_bf16_bytes:,}), first token after "
         f"{timing.ttft_s:.2f} s (predicted {answer.started.predicted_ttft_s:.2f} s), deadline "
