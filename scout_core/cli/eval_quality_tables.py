@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from scout_core.evaluation.quality_cosine import CosineRow
@@ -26,7 +27,7 @@ def _signed(value: float | None) -> str:
 
 
 def _titled(title: str, columns: Sequence[str]) -> Table:
-    shown = Table(title=title)
+    shown = Table(title=title, box=SIMPLE_HEAD)
     for column in columns:
         shown.add_column(column, justify="left" if column in LEFT else "right")
     return shown
@@ -41,7 +42,7 @@ def answer_table(name: str, rows: Sequence[QualityRow]) -> Table | None:
     if not answered:
         return None
     title = f"{name}, answers: F1 with the whole context {_share(rows[0].f1)}"
-    columns = ("n", "F1", "ratio", "95 %", "p", "against scout", "p")
+    columns = ("n", "F1", "ratio", "95 %", "p", "- scout", "p")
     shown = _titled(title, (*LEFT, *columns))
     for row in answered:
         mode = row.mode if row.mode != Mode.SCOUT.value else row.execution
@@ -53,17 +54,17 @@ def answer_table(name: str, rows: Sequence[QualityRow]) -> Table | None:
             _share(row.f1),
             _share(row.ratio),
             _range(row.ratio_low, row.ratio_high),
-            _share(row.p_value),
+            _share(row.p_value, 4),
             _signed(row.against_scout),
-            _share(row.against_scout_p),
+            _share(row.against_scout_p, 4),
         )
     return shown
 
 
 def selection_table(name: str, rows: Sequence[QualityRow]) -> Table:
-    """What the selections hold: answer recall, and overlap with the cloud's own choice."""
-    columns = ("n", "answer recall", "95 %", "against scout", "p", "overlap")
-    title = f"{name}, selections (the paper's overlap: {PAPER_OVERLAP})"
+    """What the selections hold of the answer, less the scout's; overlap with the cloud's choice."""
+    columns = ("n", "recall", "95 %", "- scout", "p", "overlap")
+    title = f"{name}, answer recall of selections (the paper's overlap: {PAPER_OVERLAP})"
     shown = _titled(title, (*LEFT[1:], *columns))
     for row in rows:
         evicted = (row.mode, row.execution) == (Mode.SCOUT.value, Execution.EVICT.value)
@@ -75,7 +76,7 @@ def selection_table(name: str, rows: Sequence[QualityRow]) -> Table:
                 _share(row.answer_recall),
                 _range(row.answer_recall_low, row.answer_recall_high),
                 _signed(row.recall_against_scout),
-                _share(row.recall_against_scout_p),
+                _share(row.recall_against_scout_p, 4),
                 _share(row.overlap),
             )
     return shown
