@@ -206,6 +206,16 @@ def test_a_study_that_is_stopped_keeps_whole_slices(pair: Pair) -> None:
     assert all(WHOLE in record.outcomes for _, record in found)
 
 
+def test_a_pair_in_bfloat16_is_measured_as_well(tmp_path: Path) -> None:
+    folder = str(save_tiny_model(tmp_path))
+    found = load_pair(folder, folder, None, Hosting("cpu", "bfloat16", 1))
+    pair = replace(found, heads=fitted_heads(found.cloud, found.model, MANY))
+    study = Study(pair, FEW, None)
+    _ran(study, EXAMPLES)
+    assert {row.n for row in study.rows()} == {4}
+    assert kv_cosines(pair, EXAMPLES[:1])[-1].keys == pytest.approx(1.0, abs=1e-2)
+
+
 def test_an_unknown_selector_is_refused_by_name(pair: Pair) -> None:
     with pytest.raises(RequestError, match="minilm"):
         Study(pair, Plan((0.5,), selectors=frozenset({"minilm"})), None)
