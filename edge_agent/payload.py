@@ -3,7 +3,7 @@
 Order of blocks by mode:
 
     kv_*        KV blocks of head and context, position-major; on the way the codec may change,
-                or TOKENS take the place of the rest
+                or TOKENS take the place of the rest; KV_REFINEMENT blocks where time is left
     kv_select   INDICES, then KV_SELECTED blocks of head and selection
     scout       INDICES (below retention 1.0), then TOKENS if the cloud lacks the context;
                 SPANS and TEXT in their place where the cloud's tokenizer is not here
@@ -25,15 +25,17 @@ import torch
 from edge_agent.character_payload import spans_block, text_block
 from edge_agent.host import EdgeHost, ScoutModel
 from edge_agent.planning import Plan, Question, block_tokens
+from edge_agent.refining import RUNGS, SentKv
 from edge_agent.steering import Steering
 from scout_core.codec.base import KvCodec
+from scout_core.codec.embedded_bf16 import refinement
 from scout_core.codec.positions import encode_positions
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
 from scout_core.codec.transform import TransformCodec
 from scout_core.control.coding import TRANSFORMED, KvCoding, encode_stage
 from scout_core.control.cost import Stage
-from scout_core.control.downgrade import FinishWithTokens, Keep, SwitchTo
+from scout_core.control.downgrade import CAUSE_RECOVERED, FinishWithTokens, Keep, SwitchTo
 from scout_core.control.offers import CloudContext
 from scout_core.engine import Engine, KvCache
 from scout_core.engine.scoring import ScoutContext
@@ -80,6 +82,9 @@ class PayloadSource:
         self._cloud_context = plan.facts.cloud_context
         self._steering = steering
         self._transform = host.shared_transform(steering.view.model)
+        self._sent = SentKv(steering.view.model.geometry)
+        self._cache: KvCache | None = None
+        """What the KV blocks are made from."""
 
     async def items(self) -> AsyncIterator[PayloadItem]:
         """Encoded blocks and switches, in stream order; made when they are asked for.
@@ -152,10 +157,32 @@ class PayloadSource:
             positions = range(start, start + kv.shape[3])
             coding = self._steering.coding(self.mode, start)
             yield await self._encode(BlockKind.KV, start, kv, (coding, positions))
+        if self._cache is not None:
+            async for item in self._refinements(self._cache):
+                yield item
+
+    async def _refinements(self, cache: KvCache) -> AsyncIterator[PayloadItem]:
+        """What makes the blocks finer, while there is time for all that is missing."""
+        rungs = tuple(RUNGS)
+        while (mode := self._steering.refinement(self._sent, time.monotonic())) is not None:
+            if self.mode not in rungs[rungs.index(mode) :]:
+                self.mode = mode
+                yield ModeSwitched(mode, FULL, CAUSE_RECOVERED)
+            block, finer = next(self._sent.below(mode)), RUNGS[mode]
+            kv = cache.tensor(block.start, block.stop)
+            started_s = time.monotonic()
+            body = await self._host.worker.run(refinement, kv, block.codec, finer)
+            elapsed_s = time.monotonic() - started_s
+            self.times.encode_s += elapsed_s
+            self._host.costs.observe(Stage.EDGE_REFINE, block.count, elapsed_s)
+            self._note_codec(finer)
+            self._sent.refined(block, mode)
+            codec_id = int(finer.codec_id)
+            yield encode_block(BlockKind.KV_REFINEMENT, codec_id, block.start, block.count, body)
 
     async def _kv_parts(self, replica: Engine) -> AsyncIterator[tuple[int, torch.Tensor]]:
         """KV of the prefix in wire blocks: from the store, or as it is being computed."""
-        cache = self._question.stored.cache
+        cache = self._cache = self._question.stored.cache
         if cache is not None:
             start = 0
             while start < cache.length:
@@ -163,7 +190,7 @@ class PayloadSource:
                 yield start, cache.tensor(start, stop)
                 start = stop
             return
-        cache = replica.new_cache(len(self._question.stored.tokens))
+        cache = self._cache = replica.new_cache(len(self._question.stored.tokens))
         prefix = (*replica.prompt.head_tokens, *self._question.stored.tokens)
         steps = replica.prefill_blocks(cache, prefix)
         started_s = time.monotonic()
@@ -255,9 +282,14 @@ class PayloadSource:
         elapsed_s = time.monotonic() - started_s
         self.times.encode_s += elapsed_s
         self._host.costs.observe(encode_stage(self.mode, coding), kv.shape[3], elapsed_s)
+        self._note_codec(codec)
+        if kind is BlockKind.KV:
+            self._sent.note(start, kv.shape[3], codec)
+        return encode_block(kind, int(codec.codec_id), start, kv.shape[3], body)
+
+    def _note_codec(self, codec: KvCodec) -> None:
         if codec.name not in self.times.kv_codecs:
             self.times.kv_codecs.append(codec.name)
-        return encode_block(kind, int(codec.codec_id), start, kv.shape[3], body)
 
     def _codec(self, coding: KvCoding, positions: Sequence[int]) -> KvCodec:
         if coding is KvCoding.TRANSFORM and self._transform is not None:

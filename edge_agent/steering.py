@@ -15,6 +15,7 @@ from edge_agent.attachment import CloudView
 from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.planning import CodecSizes, Plan, Question
+from edge_agent.refining import RUNGS, SentKv
 from scout_core.control.coding import CodedKv, CodingSources, KvCoding, coded_kv
 from scout_core.control.cost import Stage
 from scout_core.control.downgrade import (
@@ -26,6 +27,7 @@ from scout_core.control.downgrade import (
     SwitchTo,
     Verdict,
     decide,
+    refine,
 )
 from scout_core.control.offers import CloudContext
 from scout_core.modes import Execution, Mode
@@ -103,6 +105,46 @@ class Steering:
             self._switched_s = now
         return verdict
 
+    def refinement(self, sent: SentKv, now: float) -> Mode | None:
+        """What to refine the payload to, now that all of it is made; None: let it be.
+
+        Asked again before each block. On a scheduled uplink never: the time that is left belongs
+        to the others.
+        """
+        lowest = sent.lowest
+        if not self.enabled or self.guidance is not None or lowest is None:
+            return None
+        forecast = self.host.estimator.forecast(now, self.round_trip_s)
+        progress = Progress(
+            current=self._refined(sent, lowest),
+            alternatives=tuple(
+                self._refined(sent, mode) for mode in RUNGS if any(sent.below(mode))
+            ),
+            backlog_bytes=self.backlog_bytes(),
+            time_left_s=self.question.deadline_s - (now - self.question.arrived_s),
+            since_switch_s=now - self._switched_s,
+            target_probability=self.host.settings.target_probability,
+        )
+        chosen = refine(progress, forecast)
+        return chosen.mode if chosen else None
+
+    def _refined(self, sent: SentKv, mode: Mode) -> Remainder:
+        """What is missing until all that was sent has a mode."""
+        facts, costs = self.plan.facts, self.view.costs
+        positions = sum(block.count for block in sent.below(mode))
+        encode_s = self.host.costs.predict(Stage.EDGE_REFINE, positions) if positions else 0.0
+        refine_s = costs.predict(Stage.CLOUD_REFINE, positions) if positions else 0.0
+        return Remainder(
+            mode=mode,
+            retention=1.0,
+            payload_bytes=sent.bytes_to(mode),
+            quality=self.host.quality_with(self.view.model).quality(
+                mode, Execution.EVICT, 1.0, facts.context_tokens
+            ),
+            encode_s=encode_s,
+            cloud_s=refine_s + costs.predict(Stage.CLOUD_FIRST_TOKEN, facts.tail_tokens),
+        )
+
     def _as_asked(self, mode: Mode, wanted: Mode, remaining: int) -> Verdict:
         if wanted is mode:
             return Keep(1.0)
@@ -117,7 +159,9 @@ class Steering:
         costs = self.view.costs
         first_token_s = costs.predict(Stage.CLOUD_FIRST_TOKEN, self.plan.facts.tail_tokens)
         context_tokens = self.plan.facts.context_tokens
-        quality = self.host.quality.quality(mode, Execution.EVICT, 1.0, context_tokens)
+        quality = self.host.quality_with(self.view.model).quality(
+            mode, Execution.EVICT, 1.0, context_tokens
+        )
         if mode is Mode.SCOUT:
             absent = self.plan.facts.cloud_context is CloudContext.ABSENT
             return Remainder(

@@ -4,6 +4,9 @@ Blocks are position-major, so every received prefix is a valid prefix cache: the
 may be coded in a cheaper (or, on a link faster than forecast, a better) mode, and at worst the
 cloud prefills them from tokens. Nothing received is thrown away.
 
+When all is sent and time is left, what was sent coarsely may be refined: a refinement is only the
+difference to a better mode (``scout_core.codec.embedded_bf16``).
+
 This module owns that choice. It does not know how blocks are encoded or sent.
 """
 
@@ -139,6 +142,25 @@ def decide(progress: Progress, forecast: TransferForecast) -> Verdict:
     if likeliest[1] <= probability:
         return Keep(probability)
     return _switch(*likeliest, CAUSE_DEADLINE)
+
+
+def refine(sent: Progress, forecast: TransferForecast) -> Remainder | None:
+    """What to add to a payload that is all sent, or None: nothing is worth the time left.
+
+    The best that is as safe as an upgrade has to be. What is in time without it stays in time.
+
+    Args:
+        sent: ``current`` is what was sent, of which nothing remains; ``alternatives`` are the ways
+            to refine it, ``payload_bytes`` being the refinement's alone.
+    """
+    least = min(1.0, sent.target_probability + UPGRADE_MARGIN)
+    safe = [
+        (finer, chance(finer, sent, forecast))
+        for finer in sent.alternatives
+        if finer.quality > sent.current.quality
+    ]
+    safe = [pair for pair in safe if pair[1] >= least]
+    return _best(safe)[0] if safe else None
 
 
 def _soonest(progress: Progress, forecast: TransferForecast) -> Verdict:

@@ -12,6 +12,7 @@ from scout_core.control.downgrade import (
     Remainder,
     SwitchTo,
     decide,
+    refine,
 )
 from scout_core.control.forecast import TransferForecast
 from scout_core.modes import Mode
@@ -78,3 +79,27 @@ def test_slightly_below_target_is_kept() -> None:
 
     coin = Coin((), (0.0,), 0.0, 0.0, known=True)
     assert isinstance(decide(PROGRESS, coin), Keep)
+
+
+SENT = replace(INT4, payload_bytes=0)
+TO_INT8 = Remainder(Mode.KV_INT8, 1.0, 900_000, 0.98, 0.02, 0.06)
+TO_BF16 = Remainder(Mode.KV_BF16, 1.0, 1_500_000, 1.0, 0.05, 0.08)
+ALL_SENT = Progress(SENT, (TO_INT8, TO_BF16), 0, time_left_s=0.5, since_switch_s=0.0)
+
+
+def test_what_was_sent_is_refined_as_far_as_the_time_left_allows(steady: Steady) -> None:
+    assert refine(ALL_SENT, steady(20e6)) is TO_BF16
+    assert refine(ALL_SENT, steady(3e6)) is TO_INT8
+    assert refine(ALL_SENT, steady(1e6)) is None
+    assert refine(replace(ALL_SENT, time_left_s=0.01), steady(20e6)) is None
+
+
+def test_a_backlog_is_not_overtaken_by_a_refinement(steady: Steady) -> None:
+    assert refine(replace(ALL_SENT, backlog_bytes=20_000_000), steady(20e6)) is None
+
+
+def test_nothing_is_refined_for_no_gain(steady: Steady) -> None:
+    equal = replace(ALL_SENT, current=replace(SENT, quality=1.0))
+    assert refine(equal, steady(20e6)) is None
+    same = replace(ALL_SENT, alternatives=(TO_INT8, replace(TO_BF16, quality=TO_INT8.quality)))
+    assert refine(same, steady(20e6)) is TO_INT8
