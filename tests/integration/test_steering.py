@@ -105,3 +105,20 @@ async def test_a_link_as_forecast_changes_nothing(model: Path) -> None:
         assert mode_from_wire(finished.mode) is Mode.KV_BF16
         assert finished.degradation == ""
         assert finished.deadline_met
+
+
+async def test_time_left_refines_the_kv_that_was_sent_and_the_response_says_so(
+    model: Path,
+) -> None:
+    async with linked_agent(model, up_mbps=100.0, policy="fixed:kv_int4") as (_, client):
+        # First, so that the agent holds the KV and the second payload is made in no time.
+        direct, _, kept = await ask(client, mode=Mode.KV_INT8)
+        assert kept.degradation == ""
+        text, started, finished = await ask(client)
+        assert mode_from_wire(started.mode) is Mode.KV_INT4
+        assert mode_from_wire(finished.mode) is Mode.KV_INT8
+        assert "link_recovered" in finished.degradation
+        assert "positions refined by" in finished.degradation
+        assert finished.bytes.payload_bytes > started.predicted_payload_bytes
+        assert finished.deadline_met
+        assert text == direct
