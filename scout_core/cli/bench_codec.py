@@ -13,7 +13,12 @@ import click
 import torch
 from rich.console import Console
 
-from scout_core.cli.bench_codec_tables import answer_table, quality_table, speed_table
+from scout_core.cli.bench_codec_tables import (
+    answer_table,
+    crossover_table,
+    quality_table,
+    speed_table,
+)
 from scout_core.cli.eval_quality import chosen
 from scout_core.codec.bases import basis_of
 from scout_core.codec.registry import CODECS
@@ -27,6 +32,7 @@ from scout_core.evaluation.codec_advantage import with_advantages
 from scout_core.evaluation.codec_answers import AnswerRow, answer_rows
 from scout_core.evaluation.codec_coded import Contender
 from scout_core.evaluation.codec_contenders import contenders
+from scout_core.evaluation.codec_crossover import crossover_rows
 from scout_core.evaluation.codec_plot import check_plots, draw
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 from scout_core.evaluation.codec_speed import SpeedRow, speed_rows
@@ -195,6 +201,7 @@ def _print(
             "quality": [asdict(row) for row in quality],
             "answers": [asdict(row) for row in answers],
             "speed": [asdict(row) for row in speed],
+            "crossover": [asdict(row) for row in crossover_rows(speed)],
         }
         click.echo(json.dumps(rows))
         return
@@ -204,6 +211,7 @@ def _print(
         console.print(answer_table(answers))
     if speed:
         console.print(speed_table(speed))
+        console.print(crossover_table(list(crossover_rows(speed))))
 
 
 def _say(message: str) -> None:

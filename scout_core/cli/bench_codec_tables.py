@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from scout_core.evaluation.codec_answers import AnswerRow
+from scout_core.evaluation.codec_crossover import CrossoverRow
 from scout_core.evaluation.codec_speed import SpeedRow
 from scout_core.evaluation.codec_study import QualityRow
 
@@ -66,6 +67,24 @@ def speed_table(rows: Sequence[SpeedRow]) -> Table:
             f"{row.decode_gb_s:.2f}",
             f"{row.copy_gb_s:.2f}",
             f"{row.pays_below_gbit_s:.1f}",
+        )
+    return table
+
+
+def crossover_table(rows: Sequence[CrossoverRow]) -> Table:
+    """Which codec is there first on which link."""
+    columns = ("tokens", "threads", "link Gbit/s", "raw ms", "exact", "ms", "fastest", "ms")
+    table = _table("First to be decoded: encoding overlaps the transfer, decoding follows", columns)
+    for row in rows:
+        table.add_row(
+            f"{row.context_tokens:,}",
+            str(row.threads),
+            f"{row.link_gbit_s:g}",
+            f"{row.raw_ms:.1f}",
+            row.exact,
+            f"{row.exact_ms:.1f}",
+            row.fastest,
+            f"{row.fastest_ms:.1f}",
         )
     return table
 
