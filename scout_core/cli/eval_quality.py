@@ -114,14 +114,21 @@ def pools_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return pools
 
 
-def _identity(pair: Pair, seed: int) -> dict[str, str | int | None]:
+def _digest(weights: dict[str, Any] | None) -> str | None:
+    if weights is None:
+        return None
+    return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _identity(pair: Pair, profile: Profile | None, seed: int) -> dict[str, str | int | None]:
     """What the figures of a records file depend on, beside the questions."""
-    heads = None if pair.heads is None else json.dumps(pair.heads.to_dict(), sort_keys=True)
+    scout_heads = None if profile is None else profile.scout_head_weights
     return {
         "cloud": pair.cloud.fingerprint,
         "scout": pair.scout.fingerprint,
         "compute type": pair.cloud.compute_dtype,
-        "profile's heads": heads and hashlib.sha256(heads.encode()).hexdigest()[:16],
+        "profile's heads": _digest(None if pair.heads is None else pair.heads.to_dict()),
+        "profile's scout heads": _digest(scout_heads and scout_heads.model_dump(mode="json")),
         "seed": seed,
     }
 
@@ -192,7 +199,8 @@ def _study(options: dict[str, Any], progress: Console) -> _Measured:
         retentions, options["seed"], options["kv_modes"], wanted, answers=options["answers"]
     )
     path: Path | None = options["records"]
-    kept = None if path is None else RecordsFile(path, _identity(pair, options["seed"]))
+    identity = _identity(pair, profile, options["seed"])
+    kept = None if path is None else RecordsFile(path, identity)
     study = Study(pair, plan, embedder, None if kept is None else kept.read())
 
     def note(done: int, every: int) -> bool:
