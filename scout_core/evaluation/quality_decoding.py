@@ -78,10 +78,13 @@ def answers_of(part: Slice, jobs: Sequence[Job], budget: Budget) -> list[list[in
 def _batches(
     part: Slice, jobs: Sequence[Job], execution: Execution, decode_tokens: int
 ) -> list[list[int]]:
-    """Rows of like cost together: an evicted one runs its tail, a sparse one all its tokens."""
+    """Rows of like cost together: an evicted one runs its tail, a sparse one all its tokens.
+
+    On a GPU a batch's cost is its number of steps, so as many rows as its memory takes.
+    """
     fixed = len(part.head) + MAX_ANSWER_TOKENS
     columns = [len(job.kept) + len(part.cases[job.question].tail) + fixed for job in jobs]
-    if execution is Execution.SPARSE:
+    if execution is Execution.SPARSE or part.model.device.type != "cpu":
         return by_length(columns, decode_tokens)
     order = sorted(range(len(jobs)), key=lambda i: len(part.cases[jobs[i].question].tail))
     batches: list[list[int]] = []
