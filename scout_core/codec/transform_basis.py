@@ -108,9 +108,9 @@ class TransformBasis:
         """Elements of one position in one group and kind."""
         return self.integers.shape[2]
 
-    @cached_property
+    @property
     def inverse(self) -> torch.Tensor:
-        """float32 ``[2, groups, width, width]``: coefficients to elements."""
+        """float32 ``[2, groups, width, width]``: coefficients to elements. Made anew: it is large."""
         return self.integers.float() * self.scales[:, :, None, :]
 
     @cached_property
