@@ -110,7 +110,7 @@ class TransformBasis:
 
     @property
     def inverse(self) -> torch.Tensor:
-        """float32 ``[2, groups, width, width]``: coefficients to elements. Made anew: it is large."""
+        """float32 ``[2, groups, width, width]``: coefficients to elements. Not kept."""
         return self.integers.float() * self.scales[:, :, None, :]
 
     @cached_property
