@@ -30,8 +30,8 @@ KNOWN = {
     "lossless_bf16 1x128": "ffcf9b7c72eeeb2d",
     "embedded_bf16 1x128": "db85ca8d93ba527f",
 }
-"""Of the format versions in README.md, made on x86-64. Another digest is another format: give it a new
-version, or on another processor report what differs."""
+"""Of the format versions in README.md, made on x86-64. Another digest is another format: give it a
+new version, or on another processor report what differs."""
 
 
 def test_payloads_and_caches_are_those_of_the_written_format() -> None:
