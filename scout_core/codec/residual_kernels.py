@@ -94,14 +94,29 @@ def _searched(code, offset, step, scale):
 
 
 @compiled
-def _row_classes(codes, offset, step, scale, first, count):
+def _search_row(row, classes):
+    """Finds what ``_row_classes`` guessed wrong."""
+    for channel in range(row.shape[1]):
+        code, low, by, of = row[0, channel], row[1, channel], row[2, channel], row[3, channel]
+        if classes[0, channel] == _UNKNOWN:
+            classes[0, channel] = _searched(code, low, by, of)
+        if classes[1, channel] == _UNKNOWN:
+            classes[1, channel] = _searched(np.float32(code + np.float32(1)), low, by, of)
+
+
+@compiled
+def _row_classes(row, classes):
     """First place and count of each class of one row; whether every class has numbers.
 
-    ``codes`` float32; ``step`` a sixteenth of one, ``scale`` codes a unit; 0 both for no step.
+    Args:
+        row: float32 ``[4, channels]``: codes, offsets, sixteenths of steps, codes a unit; the last
+            two are 0 where there is no step. One array, and one for the result: with six, the
+            compiler gives up telling which may overlap, and does not use vectors.
+        classes: gets the places and the counts, int32 ``[2, channels]``.
     """
     unknown = np.int32(0)
-    for channel in range(codes.size):
-        code, low, by, of = codes[channel], offset[channel], step[channel], scale[channel]
+    for channel in range(row.shape[1]):
+        code, low, by, of = row[0, channel], row[1, channel], row[2, channel], row[3, channel]
         start = _guessed(code, low, by, of)
         stop = _guessed(np.float32(code + np.float32(1)), low, by, of)
         least = _floor_place(low)
@@ -112,25 +127,23 @@ def _row_classes(codes, offset, step, scale, first, count):
         stop = (end if code == np.float32(0) else least) if flat else stop
         start = least if flat else start
         unknown |= np.int32(max(start, stop) == _UNKNOWN)
-        first[channel], count[channel] = start, stop
-    refused = np.int32(0)
+        classes[0, channel], classes[1, channel] = start, stop
     if unknown != 0:
-        for channel in range(codes.size):
-            code, low, by, of = codes[channel], offset[channel], step[channel], scale[channel]
-            if first[channel] == _UNKNOWN:
-                first[channel] = _searched(code, low, by, of)
-            if count[channel] == _UNKNOWN:
-                count[channel] = _searched(np.float32(code + np.float32(1)), low, by, of)
-    for channel in range(codes.size):
-        first[channel] = max(first[channel], _floor_place(offset[channel]))
-        count[channel] = np.int32(count[channel] - first[channel])
-        refused |= np.int32(codes[channel] < np.float32(0)) | np.int32(count[channel] < 1)
+        _search_row(row, classes)
+    refused = np.int32(0)
+    for channel in range(row.shape[1]):
+        first = max(classes[0, channel], _floor_place(row[1, channel]))
+        count = np.int32(classes[1, channel] - first)
+        classes[0, channel], classes[1, channel] = first, count
+        refused |= np.int32(row[0, channel] < np.float32(0)) | np.int32(count < 1)
     return refused == 0
 
 
 @inlined
 def _overflows(product, count):
     """Whether the product of a 64-bit and a 16-bit number needs more than 64 bits."""
+    if product < np.uint64(1 << 48):  # mostly
+        return False
     low = np.uint64((product & np.uint64(0xFFFFFFFF)) * count) >> np.uint64(32)
     return np.uint64((product >> np.uint64(32)) * count + low) >> np.uint64(32) != np.uint64(0)
 
@@ -148,7 +161,7 @@ def _unpack_row(coarse, fine, codes):
 
 
 @compiled
-def _scale_row(offsets, steps, width, offset, step, scale):
+def _scale_row(offsets, steps, width, row):
     """A row's offsets, sixteenths of steps and codes a unit from groups of ``width`` channels."""
     for group in range(offsets.size):
         low, wide = widened(offsets[group]), widened(steps[group])
@@ -156,7 +169,7 @@ def _scale_row(offsets, steps, width, offset, step, scale):
         of = np.float32(0) if wide == np.float32(0) else np.float32(16) / divisor
         by = np.float32(wide * np.float32(0.0625))
         for channel in range(group * width, (group + 1) * width):
-            offset[channel], step[channel], scale[channel] = low, by, of
+            row[1, channel], row[2, channel], row[3, channel] = low, by, of
 
 
 @compiled
@@ -170,20 +183,18 @@ def line_classes(offsets, steps, coarse, fine, first, counts):
     """
     positions, head_dim = first.shape
     groups, width = offsets.shape[0], head_dim // offsets.shape[1]
-    codes, offset = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32)
-    step, scale = np.empty(head_dim, np.float32), np.empty(head_dim, np.float32)
-    places, sizes = np.empty(head_dim, np.int32), np.empty(head_dim, np.int32)
+    parts, classes = np.empty((4, head_dim), np.float32), np.empty((2, head_dim), np.int32)
     words, product = np.int64(0), _FULL
     for group in range(groups):
-        _scale_row(offsets[group], steps[group], width, offset, step, scale)
+        _scale_row(offsets[group], steps[group], width, parts)
         for row in range(group * positions // groups, (group + 1) * positions // groups):
-            _unpack_row(coarse[row], fine[row], codes)
-            if not _row_classes(codes, offset, step, scale, places, sizes):
+            _unpack_row(coarse[row], fine[row], parts[0])
+            if not _row_classes(parts, classes):
                 return -1
             for channel in range(head_dim):
-                first[row, channel] = np.int16(places[channel])
-                counts[row, channel] = np.uint16(sizes[channel])
-                count = np.uint64(sizes[channel])
+                first[row, channel] = np.int16(classes[0, channel])
+                counts[row, channel] = np.uint16(classes[1, channel])
+                count = np.uint64(classes[1, channel])
                 full = _overflows(product, count)
                 words += np.int64(full)
                 product = count if full else np.uint64(product * count)
