@@ -2,9 +2,9 @@
 
 The session sink is the cloud's end as the server runs it (machine, credit, acks, checksums,
 digest), with a consumer that drops each block where the server has a model: blocks come in the
-pieces that the stream had, and joining them is the decoder's part. The bare stream reads messages
-from the same kind of server and counts their bytes; the stub stream is the generated servicer,
-which parses each message and looks at its data. The TCP sink reads into one buffer. Each confirms
+pieces that the stream had, and joining them is the decoder's part. The bare stream is the generated
+servicer, which parses each message and looks at its data; the premade stream reads messages from
+the same kind of server and counts their bytes. The TCP sink reads into one buffer. Each confirms
 the bytes it has, so that a sender times delivery and not its own writing.
 
 Run as ``python -m scout_core.evaluation.transport_sink``: prints one JSON line with the ports and
@@ -44,8 +44,8 @@ class SinkPorts:
     """Where the receivers listen, on the loopback address."""
 
     session: int
+    premade: int
     bare: int
-    stub: int
     tcp: int
 
 
@@ -89,8 +89,8 @@ class SessionSink:
         return session
 
 
-class BareSink:
-    """The peer: the same method of the same kind of server, and nothing but reading."""
+class PremadeSink:
+    """The same method of the same kind of server, and nothing but reading."""
 
     async def session(self, _: object, context: Context) -> None:
         received = 0
@@ -99,8 +99,8 @@ class BareSink:
         await context.write(received.to_bytes(COUNT_BYTES, "big"))
 
 
-class StubSink(transport_pb2_grpc.TransportServiceServicer):
-    """The generated servicer: whole messages, parsed."""
+class BareSink(transport_pb2_grpc.TransportServiceServicer):
+    """The peer: the generated servicer, whole messages, parsed."""
 
     async def session(self, request_iterator: object, context: Context) -> None:
         del request_iterator  # read from the context, as the other sinks do
@@ -127,17 +127,17 @@ def serve_tcp(listener: socket.socket) -> None:
 
 async def _serve() -> None:
     servers = [RpcServer() for _ in range(3)]
-    for server, servicer in zip(servers, (SessionSink(), BareSink()), strict=False):
+    for server, servicer in zip(servers, (SessionSink(), PremadeSink()), strict=False):
         server.grpc_server.add_generic_rpc_handlers((transport_handler(servicer),))
-    transport_pb2_grpc.add_TransportServiceServicer_to_server(StubSink(), servers[2].grpc_server)
+    transport_pb2_grpc.add_TransportServiceServicer_to_server(BareSink(), servers[2].grpc_server)
     ports: list[int] = []
     for server in servers:
         ports.append(server.listen(f"{LOOPBACK}:0"))
         await server.start()
     listener = socket.create_server((LOOPBACK, 0))
     threading.Thread(target=serve_tcp, args=(listener,), daemon=True).start()
-    session, bare, stub = ports
-    announced = SinkPorts(session, bare, stub, listener.getsockname()[1])
+    session, premade, bare = ports
+    announced = SinkPorts(session, premade, bare, listener.getsockname()[1])
     sys.stdout.write(json.dumps(asdict(announced)) + "\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.buffer.read)

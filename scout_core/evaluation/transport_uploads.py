@@ -2,9 +2,10 @@
 
 The session is the edge agent's own client; only its source of blocks differs. The streams carry the
 chunk messages of the same payload, cut as the session cuts them, over a channel of the same kind:
-the *bare* one sends messages that were serialised before the clock started and knows nothing of
-protobuf; the *stub* one is the generated client, which makes and serialises each message. Neither
-hashes, acks or grants credit. This module knows nothing about repetitions or links.
+the *bare* one is what an application would write, the generated client, which makes and serialises
+each message; the *premade* one sends bytes that were serialised before the clock started and that
+nobody parses, the least that any gRPC stream costs. Neither hashes, acks or grants credit. This
+module knows nothing about repetitions or links.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ async def upload_by_session(path: SessionPath, payload: Payload) -> SessionUploa
     )
 
 
-async def upload_by_bare_stream(port: int, payload: Payload, chunk_bytes: int) -> float:
+async def upload_by_premade_stream(port: int, payload: Payload, chunk_bytes: int) -> float:
     """Seconds for the same chunks, serialised before, until the receiver confirms their bytes."""
     channel = open_channel(f"127.0.0.1:{port}", ChannelRole.DATA)
     messages = (piece.message for piece in payload.chunks(chunk_bytes))
@@ -113,8 +114,8 @@ async def upload_by_bare_stream(port: int, payload: Payload, chunk_bytes: int) -
     return elapsed_s
 
 
-async def upload_by_stub_stream(port: int, payload: Payload, chunk_bytes: int) -> float:
-    """Seconds for the same chunks by the generated stub, until the receiver confirms their data."""
+async def upload_by_bare_stream(port: int, payload: Payload, chunk_bytes: int) -> float:
+    """Seconds for the same chunks by the generated client, until their data is confirmed."""
     channel = open_channel(f"127.0.0.1:{port}", ChannelRole.DATA)
     pieces = payload.chunks(chunk_bytes)
     try:

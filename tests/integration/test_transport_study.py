@@ -19,8 +19,8 @@ from scout_core.evaluation.transport_process import SinkProcess
 from scout_core.evaluation.transport_uploads import (
     SessionPath,
     upload_by_bare_stream,
+    upload_by_premade_stream,
     upload_by_session,
-    upload_by_stub_stream,
     upload_by_tcp,
 )
 from scout_core.testbed.link import LinkConfig
@@ -33,15 +33,15 @@ async def test_a_session_a_bare_stream_and_tcp_deliver_the_same_bytes() -> None:
     async with SinkProcess() as sink:
         ports = sink.ports
         upload = await upload_by_session(SessionPath(f"127.0.0.1:{ports.session}", 0.0), PAYLOAD)
+        premade_s = await upload_by_premade_stream(ports.premade, PAYLOAD, 64 * KIB)
         bare_s = await upload_by_bare_stream(ports.bare, PAYLOAD, 64 * KIB)
-        stub_s = await upload_by_stub_stream(ports.stub, PAYLOAD, 64 * KIB)
         tcp_s = await asyncio.to_thread(upload_by_tcp, ports.tcp, PAYLOAD, 64 * KIB)
     assert upload.payload_bytes == PAYLOAD.total_bytes
     assert 0.0 < upload.transfer_s <= upload.elapsed_s
     # Framing: a chunk of 16 KiB or more has about 25 bytes around it.
     assert PAYLOAD.total_bytes < upload.uplink_bytes < 1.01 * PAYLOAD.total_bytes
+    assert premade_s > 0.0
     assert bare_s > 0.0
-    assert stub_s > 0.0
     assert tcp_s > 0.0
 
 
@@ -83,11 +83,11 @@ def test_the_command_prints_one_json_document() -> None:
     document = json.loads(run.stdout)
     assert set(document["loopback"]) == {
         "ours_mb_s",
+        "premade_grpc_mb_s",
         "bare_grpc_mb_s",
-        "stub_grpc_mb_s",
         "tcp_mb_s",
+        "ratio_premade",
         "ratio_grpc",
-        "ratio_stub",
     }
     assert [row["rate_mbps"] for row in document["emulated"]] == [1.0, 10.0, 100.0]
     for row in document["emulated"]:
