@@ -34,6 +34,10 @@ class PacedSession(Protocol):
         """Payload that it may have sent in all."""
         ...
 
+    def promised_bytes(self, now: float) -> int:
+        """Payload that it may have sent in all once its pacing is stopped."""
+        ...
+
     @property
     def switches(self) -> tuple[events.SwitchReceived, ...]:
         """The switches announced so far; none is missing of the bytes received."""
@@ -76,6 +80,7 @@ class ScheduledSession:
     Attributes:
         rate_bytes_per_s, offer: of its latest grant; the offer is a column of ``alternatives``.
         booked_bytes, booked_switches: payload and switches that the scheduler was told of.
+        booked_promise_bytes: payload that it was told the session may send.
         base_bytes: payload from before the agent attached anew; the scheduler counts from there.
         asked: column that the acceptance asked for.
         sent: column that the edge sends, as its open and its switches say.
@@ -94,6 +99,7 @@ class ScheduledSession:
     base_bytes: int = 0
     booked_bytes: int = 0
     booked_switches: int = 0
+    booked_promise_bytes: int = 0
 
     def arrival(self) -> RequestArrived:
         """The event that tells the scheduler of it."""

@@ -57,6 +57,10 @@ class LiveSession:
         """Payload that the edge may have sent in all."""
         return self._machine.credit_bytes
 
+    def promised_bytes(self, now: float) -> int:
+        """Payload that the edge may have sent in all once its pacing is stopped."""
+        return self._machine.promised_bytes(now)
+
     @property
     def switches(self) -> tuple[events.SwitchReceived, ...]:
         """The switches announced so far; none is missing of the bytes received."""

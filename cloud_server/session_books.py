@@ -12,7 +12,7 @@ import structlog
 
 from cloud_server.offers import column_of
 from cloud_server.scheduled_session import ScheduledSession
-from scout_core.allocation.events import Event, RequestProgress, RequestSwitched
+from scout_core.allocation.events import Event, RequestProgress, RequestPromised, RequestSwitched
 from scout_core.modes import AgentId, SessionId
 from scout_core.protocol import events
 
@@ -44,9 +44,13 @@ class SessionBooks:
         return self._sessions.pop(session.opening.key, None) is not None
 
 
-def unbooked_progress(session: ScheduledSession) -> Iterator[Event]:
+def unbooked_progress(session: ScheduledSession, now: float) -> Iterator[Event]:
     """What the scheduler has not heard of yet, in stream order; booked as it is taken."""
     received = session.port.received_bytes
+    promised = max(session.port.promised_bytes(now), received)
+    if promised != session.booked_promise_bytes:
+        session.booked_promise_bytes = promised
+        yield RequestPromised(session.opening.key, promised - session.base_bytes)
     for switch in session.port.switches[session.booked_switches :]:
         if switch.offset > received:
             break

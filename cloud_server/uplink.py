@@ -214,7 +214,7 @@ class Uplink:
 
     def _note_progress(self, session: ScheduledSession, now: float) -> None:
         before = session.booked_bytes
-        for event in unbooked_progress(session):
+        for event in unbooked_progress(session, now):
             self._tell(event, now)
         if session.booked_bytes > before:
             self._metrics.received(session.seat.group, session.booked_bytes - before)

@@ -84,6 +84,18 @@ class RequestProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestPromised:
+    """Payload bytes that the session may have sent so far, in all: its credit.
+
+    What is promised and has not arrived is on its way, or will be; it needs no rate any more, and
+    the next in turn has it. A session that was told of none counts as having none.
+    """
+
+    session: SessionId
+    promised_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RequestSwitched:
     """The agent sends another of its offers from the bytes reported so far on.
 
@@ -127,6 +139,7 @@ Event = (
     | AgentDied
     | RequestArrived
     | RequestProgress
+    | RequestPromised
     | RequestSwitched
     | RequestFinished
     | CapacitySample

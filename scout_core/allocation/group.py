@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -21,11 +22,14 @@ from scout_core.allocation.knapsack import select_offers
 from scout_core.allocation.leases import GrantLedger, Lease
 from scout_core.allocation.offer import GroupId, TenantPolicy
 from scout_core.allocation.policy import SchedulerPolicy
-from scout_core.allocation.problem import FloatArray, IntArray, chosen
-from scout_core.allocation.requests import RequestTable, Standing
+from scout_core.allocation.problem import AllocationProblem, FloatArray, IntArray, chosen
+from scout_core.allocation.requests import TAIL_BYTES, RequestTable, Standing
 from scout_core.allocation.sharing import share_capacity
 from scout_core.allocation.verdicts import Verdict, judge
 from scout_core.modes import AgentId, SessionId, TenantId
+
+BEYOND_ANY_QUALITY: Final = 2.0
+"""Qualities are at most 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,8 @@ class UplinkGroup:
         self.ledger = GrantLedger(group, self.capacity.bytes_per_s)
         self._policy = policy
         self._tenants = tenants
+        self.next_promised_s: float | None = None
+        """When the first of those that have a rate will have been promised all it needs."""
         self._value = self._bound = 0.0
 
     def status(self, now: float) -> GroupStatus:
@@ -102,6 +108,7 @@ class UplinkGroup:
         self.table.adopt(verdict.slots, verdict.choice)
         flows = self.table.flows(verdict.slots, verdict.choice, now)
         rates = share_capacity(flows, self.capacity.bytes_per_s, self._policy.sharing)
+        self.next_promised_s = _next_promised_s(flows.remaining_bytes, rates, now)
         grants = self._grant(verdict, rates, agents, now)
         return (*expired, *verdict.actions, *grants)
 
@@ -152,7 +159,7 @@ class UplinkGroup:
         problem = replace(problem, window_s=window_s)
         solve = select_offers_over_time if self._policy.orders_in_time else select_offers
         selection = select_with_guarantees(
-            replace(problem, value=self._favouring_incumbents(slots, problem.value)),
+            replace(problem, value=self._favouring_incumbents(slots, problem)),
             self._guarantees(slots, agents),
             solve,
         )
@@ -160,12 +167,16 @@ class UplinkGroup:
         self._bound = max(selection.bound, self._value)
         return judge(self.table, slots, problem, selection.choice, now)
 
-    def _favouring_incumbents(self, slots: IntArray, value: FloatArray) -> FloatArray:
-        """A change must win at least the hysteresis: the offer now is worth so much more."""
-        value = value.copy()
+    def _favouring_incumbents(self, slots: IntArray, problem: AllocationProblem) -> FloatArray:
+        """A change must win at least the hysteresis: the offer now is worth so much more, and near
+        the end of its payload more than any other."""
+        value = problem.value.copy()
         offer = self.table.incumbent[slots]
         held = np.flatnonzero(offer >= 0)
-        value[held, offer[held]] += self._policy.hysteresis * self.table.weight[slots[held]]
+        left = problem.payload_bytes[held, offer[held]]
+        settled = self.table.has_begun(slots[held]) & (left <= self._policy.settled_bytes)
+        bonus = np.where(settled, BEYOND_ANY_QUALITY, self._policy.hysteresis)
+        value[held, offer[held]] += bonus * self.table.weight[slots[held]]
         return value
 
     def _with_grace(self, slots: IntArray, window_s: FloatArray) -> FloatArray:
@@ -233,3 +244,11 @@ class UplinkGroup:
             grant.session: Lease(grant.rate_bytes_per_s, grant.expires_at_s) for grant in grants
         }
         self.ledger.apply(leases, now, capacity_bytes_per_s=self.capacity.bytes_per_s)
+
+
+def _next_promised_s(remaining_bytes: FloatArray, rates: FloatArray, now: float) -> float | None:
+    """A little later than the rates say: credit is given out in steps. Not for tails."""
+    flowing = (rates > 0) & (remaining_bytes > TAIL_BYTES)
+    if not flowing.any():
+        return None
+    return now + float(((remaining_bytes[flowing] + TAIL_BYTES) / rates[flowing]).min())

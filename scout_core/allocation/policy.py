@@ -22,6 +22,8 @@ class SchedulerPolicy:
         lease_s: a grant ends so long after its agent was last heard. Heartbeats must come
             at least twice as often.
         hysteresis: a request changes its offer only for so much more quality.
+        settled_bytes: with no more than this left, a request keeps its offer while that can be in
+            time: what is left is coded already.
         planning_margin: part of the capacity that choices leave unused, against small dips; rates
             use all of it.
         caution: choices count on a capacity so many standard deviations of its change within a
@@ -42,6 +44,7 @@ class SchedulerPolicy:
     coalesce_s: float = 0.005
     lease_s: float = 1.0
     hysteresis: float = 0.005
+    settled_bytes: float = 16_384.0
     planning_margin: float = 0.02
     caution: float = 1.0
     late_window: float = 0.9
@@ -60,7 +63,12 @@ class SchedulerPolicy:
                 f"A lease of {self.lease_s} s must outlast the period of {self.period_s} s, or it "
                 "ends before it can be renewed."
             )
-        if min(self.hysteresis, self.grant_step, self.caution, self.grace_s) < 0:
-            raise SettingsError("hysteresis, grant_step, caution and grace_s must be ≥ 0.")
+        least = min(
+            self.hysteresis, self.settled_bytes, self.grant_step, self.caution, self.grace_s
+        )
+        if least < 0:
+            raise SettingsError(
+                "hysteresis, settled_bytes, grant_step, caution and grace_s must be ≥ 0."
+            )
         if not 0 <= self.planning_margin < 1 or not 0 < self.late_window <= 1:
             raise SettingsError("planning_margin must be in [0, 1) and late_window in (0, 1].")

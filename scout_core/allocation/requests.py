@@ -93,6 +93,7 @@ class RequestTable:
         self.progressed_s = np.zeros(0)
         self.overrun_bytes = np.zeros(0)
         self._received = np.zeros(0)
+        self._promised = np.zeros(0)
         self._received_of_offer = np.zeros(0)
         self._kept_fraction = np.zeros(0)
         self._kept_quality = np.zeros(0)
@@ -142,7 +143,7 @@ class RequestTable:
         self.arrived_s[slot] = self.progressed_s[slot] = now
         self.limit_bytes_per_s[slot] = limit_bytes_per_s
         self.overrun_bytes[slot] = self._received[slot] = self._received_of_offer[slot] = 0.0
-        self._kept_fraction[slot] = self._kept_quality[slot] = 0.0
+        self._kept_fraction[slot] = self._kept_quality[slot] = self._promised[slot] = 0.0
         return slot
 
     def remove(self, session: SessionId) -> None:
@@ -173,6 +174,10 @@ class RequestTable:
         else:
             self.overrun_bytes[slot] = max(float(self._received_of_offer[slot]) - payload, 0.0)
         return new
+
+    def promise(self, session: SessionId, promised_bytes: int) -> None:
+        """Notes how much the session may have sent in all."""
+        self._promised[self._slot_of[session]] = promised_bytes
 
     def overran(self, session: SessionId) -> bool:
         """Whether clearly more arrived than the offer declared."""
@@ -217,7 +222,7 @@ class RequestTable:
         """The chosen transfers as they stand at ``now``."""
         remaining, _ = self._outlook(slots)
         return Flows(
-            remaining_bytes=chosen(remaining, choice),
+            remaining_bytes=self._not_promised(slots, chosen(remaining, choice)),
             window_s=chosen(self._windows_s(slots, now), choice),
             due_at_s=self.deadline_s[slots] - chosen(self._columns.cloud_s[slots], choice),
             ready=(choice >= 0) & (self.ready_at_s(slots, choice) <= now),
@@ -226,6 +231,10 @@ class RequestTable:
             limit_bytes_per_s=self.limit_bytes_per_s[slots],
             now=now,
         )
+
+    def has_begun(self, slots: IntArray) -> BoolArray:
+        """``[slots]``: whether any of its payload has arrived."""
+        return self._received[slots] > 0
 
     def ready_at_s(self, slots: IntArray, choice: IntArray) -> FloatArray:
         """``[slots]``: when the edge has the payload; bytes that arrived prove that it has."""
@@ -244,6 +253,13 @@ class RequestTable:
         begun = np.flatnonzero(sending >= 0)
         remaining[begun, sending[begun]] *= 1 - TOLERANCE
         return remaining.argmin(axis=1).astype(np.int64)
+
+    def _not_promised(self, slots: IntArray, remaining: FloatArray) -> FloatArray:
+        """``[slots]``: of what remains, the bytes that no credit was given for yet. Of a tail all,
+        once its credit is used up: nobody knows its size, and it must not come in drops."""
+        on_the_way = np.maximum(self._promised[slots] - self._received[slots], 0.0)
+        counts = np.maximum(remaining, on_the_way) > TAIL_BYTES
+        return np.where(counts, np.maximum(remaining - on_the_way, 0.0), remaining)
 
     def _outlook(self, slots: IntArray) -> tuple[FloatArray, FloatArray]:
         """Remaining bytes and quality per offer, ``[slots, offers]`` each."""
@@ -296,6 +312,7 @@ class RequestTable:
         self.progressed_s = _longer(self.progressed_s, more)
         self.overrun_bytes = _longer(self.overrun_bytes, more)
         self._received = _longer(self._received, more)
+        self._promised = _longer(self._promised, more)
         self._received_of_offer = _longer(self._received_of_offer, more)
         self._kept_fraction = _longer(self._kept_fraction, more)
         self._kept_quality = _longer(self._kept_quality, more)

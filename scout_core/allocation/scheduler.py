@@ -34,6 +34,7 @@ from scout_core.allocation.events import (
     RequestArrived,
     RequestFinished,
     RequestProgress,
+    RequestPromised,
     RequestSwitched,
 )
 from scout_core.allocation.group import GroupStatus, UplinkGroup
@@ -61,7 +62,12 @@ class _Timetable:
         if len(self.group.table) == 0:
             return
         self.want(now + period_s)
-        for at_s in (self.group.ledger.next_expiry_s(), self.group.next_ready_s(now)):
+        changes_s = (
+            self.group.ledger.next_expiry_s(),
+            self.group.next_ready_s(now),
+            self.group.next_promised_s,
+        )
+        for at_s in changes_s:
             if at_s is not None and at_s > now:
                 self.want(at_s)
 
@@ -113,10 +119,8 @@ class UplinkScheduler:
                 return ()
             case RequestProgress():
                 return self._progress(event, now)
-            case RequestSwitched():
-                timetable = self._group_of(event.session)
-                if timetable is not None:
-                    timetable.group.table.switch(event.session, event.offer)
+            case RequestPromised() | RequestSwitched():
+                self._note(event)
                 return ()
             case RequestFinished():
                 self._finish(event.session, now)
@@ -194,6 +198,19 @@ class UplinkScheduler:
         seat.sessions[event.session] = None
         self._agent_of[event.session] = event.agent
         self._want(timetable, now)
+
+    def _note(self, event: RequestPromised | RequestSwitched) -> None:
+        """What the next solve will see."""
+        timetable = self._group_of(event.session)
+        if timetable is None:
+            return
+        match event:
+            case RequestPromised(session, promised_bytes):
+                timetable.group.table.promise(session, promised_bytes)
+            case RequestSwitched(session, offer):
+                timetable.group.table.switch(session, offer)
+            case _:
+                assert_never(event)
 
     def _progress(self, event: RequestProgress, now: float) -> tuple[Action, ...]:
         timetable = self._group_of(event.session)

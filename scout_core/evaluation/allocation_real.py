@@ -21,6 +21,7 @@ import numpy as np
 from scout.v1 import control_pb2, control_pb2_grpc
 
 from scout_core.allocation.offer import Offer
+from scout_core.allocation.policy import SchedulerPolicy
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
 from scout_core.daemon.contexts import context_hash
@@ -46,6 +47,8 @@ FIRST_TOKEN_S: Final = 0.02
 START_S: Final = 0.5
 POLL_S: Final = 0.05
 POLL_TIMEOUT_S: Final = 2.0
+ROUNDING: Final = 1e-3
+"""A payload is complete when less than a byte is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,17 +229,25 @@ def predict(case: RealCase, recording: Recording) -> dict[str, Any]:
     )
     mbps = case.capacity_bytes_per_s * BITS_PER_BYTE / BITS_PER_MEGABIT
     workload = Workload(requests, RateSchedule.constant(mbps), case.capacity_bytes_per_s)
-    played = play(workload, SchedulerContender(workload))
+    played = play(workload, SchedulerContender(workload, SchedulerPolicy()))
     deadlines = np.array(case.deadlines_s * case.rounds)
-    names = [terms[offer].mode.value for offer in played.offers]
+    parts = [
+        {terms[offer].mode.value: part for offer, part in kept.items()} for kept in played.parts
+    ]
+    for number, kept in enumerate(parts):
+        rest = 1.0 - sum(kept.values())
+        if rest > ROUNDING:
+            last = terms[played.offers[number]].mode.value
+            kept[last] = kept.get(last, 0.0) + rest
     return {
         "compliance": float((played.first_token_s <= deadlines).mean()),
-        "modes": _parts(names),
+        "modes": _shares(parts),
     }
 
 
 def figures(case: RealCase, run: RealRun) -> dict[str, Any]:
-    """What happened, as one JSON object; the last agent counts only if it is honest."""
+    """What happened, as one JSON object; the last agent counts only if it is honest. ``modes``: how
+    much of all contexts crossed in each."""
     asked = [
         (number, outcome)
         for number, outcomes in enumerate(run.outcomes)
@@ -253,7 +264,7 @@ def figures(case: RealCase, run: RealRun) -> dict[str, Any]:
     return {
         "requests": len(asked),
         "compliance": float(np.mean(in_time)),
-        "modes": _parts([outcome.mode for _, outcome in asked]),
+        "modes": _shares([outcome.parts for _, outcome in asked]),
         "delivered_over_granted": delivered / max(sum(run.granted_bytes.values()), 1.0),
         "delivered_over_granted_by_agent": ratios,
         "errors": sorted({outcome.error for _, outcome in asked if outcome.error}),
@@ -279,8 +290,10 @@ def completion_change(base: RealRun, other: RealRun, agents: int) -> dict[str, A
     }
 
 
-def _parts(names: Sequence[str]) -> dict[str, float]:
-    return {name: names.count(name) / max(len(names), 1) for name in sorted(set(names))}
+def _shares(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """How much of all contexts crossed in each mode."""
+    names = sorted({name for kept in parts for name in kept})
+    return {name: sum(kept.get(name, 0.0) for kept in parts) / len(parts) for name in names}
 
 
 def _study_offer(offer: SessionOffer) -> Offer:

@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -92,6 +92,9 @@ class ReplayOutcome:
     delivered_s: float = float("inf")
     payload_bytes: int = 0
     mode: str = ""
+    """The last."""
+    parts: dict[str, float] = field(default_factory=dict[str, float])
+    """How much of the context crossed in each mode."""
     error: str = ""
 
 
@@ -204,13 +207,16 @@ class ReplayAgent:
         lies: bool,
     ) -> AsyncIterator[bytes | events.ModeSwitched]:
         mode, recorded = parameters.mode, self._recording.blocks
-        wanted = await accepted
-        for index in range(len(recorded[Mode.KV_BF16])):
+        wanted, parts = await accepted, outcome.parts
+        blocks = len(recorded[Mode.KV_BF16])
+        for index in range(blocks):
             wanted = self._advised.get(parameters.session_id, wanted)
             if wanted is not mode and not lies:
                 yield events.ModeSwitched(wanted, 1.0, CAUSE_ALLOCATION)
                 mode = wanted
             outcome.mode = mode.value
+            covered = (blocks - index if mode is Mode.SCOUT else 1) / blocks
+            parts[mode.value] = parts.get(mode.value, 0.0) + covered
             if mode is Mode.SCOUT:
                 yield recorded[mode][0]
                 return

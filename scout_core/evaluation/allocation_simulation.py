@@ -9,7 +9,7 @@ scheduler's, so that one checks the other. Nothing here reads a clock; equal inp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
 
@@ -53,6 +53,8 @@ class Transfer:
     spent_on_offer: float = 0.0
     kept_fraction: float = 0.0
     kept_quality: float = 0.0
+    parts: dict[int, float] = field(default_factory=dict[int, float])
+    """How much of the context crossed as KV in each offer."""
 
     @property
     def terms(self) -> Offer:
@@ -91,6 +93,7 @@ class Transfer:
         if self.terms.continues_prefix:
             part = size_bytes / self.terms.payload_bytes
             self.kept_fraction += part
+            self.parts[self.offer] = self.parts.get(self.offer, 0.0) + part
             self.kept_quality += part * self.terms.quality
 
 
@@ -136,6 +139,7 @@ class Played:
         in_time: ``[requests]``.
         sent_bytes: ``[requests]``.
         offers: ``[requests]`` the last offer; ``NO_OFFER`` if none.
+        parts: ``[requests]`` how much of the context crossed as KV in each offer.
     """
 
     outcome: tuple[Outcome, ...]
@@ -144,6 +148,7 @@ class Played:
     in_time: NDArray[np.bool_]
     sent_bytes: NDArray[np.float64]
     offers: NDArray[np.int64]
+    parts: tuple[dict[int, float], ...]
 
 
 def play(workload: Workload, contender: Contender) -> Played:
@@ -165,6 +170,7 @@ class _Run:
         self._quality = np.zeros(count)
         self._sent = np.zeros(count)
         self._offers = np.full(count, NO_OFFER, dtype=np.int64)
+        self._parts: list[dict[int, float]] = [{} for _ in range(count)]
 
     def to_end(self) -> Played:
         ended: tuple[int, ...] = ()
@@ -188,6 +194,7 @@ class _Run:
             in_time,
             self._sent,
             self._offers,
+            tuple(self._parts),
         )
 
     def _arrivals(self) -> tuple[Transfer, ...]:
@@ -257,6 +264,7 @@ class _Run:
         self._outcome[index] = outcome
         self._sent[index] = transfer.received_bytes
         self._offers[index] = transfer.offer
+        self._parts[index] = transfer.parts
 
 
 def bytes_per_s(uplink: RateSchedule, at_s: float) -> float:

@@ -132,6 +132,10 @@ class CloudSession:
         """Payload bytes granted in total."""
         return self._receiver.window.limit
 
+    def promised_bytes(self, now: float) -> int:
+        """As ``credit_bytes``, and what has gathered at the allocated rate to be granted next."""
+        return self._receiver.window.promised(now)
+
     @property
     def goodput_bytes_per_s(self) -> float:
         """Arrival rate that the credit window is built on; 0.0: unknown."""

@@ -258,6 +258,12 @@ class CreditWindow:
         self._limit += room if pacer is None else pacer.take(room, now)
         return self._limit
 
+    def promised(self, now: float) -> int:
+        """Bytes granted in total, and what has gathered to be granted: at rate 0 it still comes."""
+        if self._pacer is None:
+            return self._limit
+        return self._limit + min(max(self._room(), 0), self._pacer.gathered(now))
+
     def next_grant_at(self, now: float) -> float | None:
         """When ``grant`` will give more without another arrival; None: not before one."""
         room = self._room()
@@ -317,11 +323,15 @@ class _Pacer:
         burst = max(rate_bytes_per_s * PACING_BURST_S, float(self._quantum))
         self._burst = max(burst, self._tokens)
 
-    def take(self, wanted: int, now: float) -> int:
-        """Takes up to ``wanted`` bytes, or nothing while less than a quantum has gathered."""
+    def gathered(self, now: float) -> int:
+        """Whole bytes in the bucket."""
         self._refill(now)
         # Half a byte of slack: a tick exactly at ``ready_at`` must not fail by rounding.
-        gathered = int(self._tokens + 0.5)
+        return int(self._tokens + 0.5)
+
+    def take(self, wanted: int, now: float) -> int:
+        """Takes up to ``wanted`` bytes, or nothing while less than a quantum has gathered."""
+        gathered = self.gathered(now)
         if gathered < min(wanted, self._quantum):
             return 0
         taken = min(wanted, gathered)

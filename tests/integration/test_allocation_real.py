@@ -67,7 +67,7 @@ async def test_processes_do_what_virtual_time_predicts_and_a_liar_delays_nobody(
     seen, expected = figures(CASE, honest), predict(CASE, Recording.load(recording))
     assert seen["errors"] == []
     assert seen["compliance"] == expected["compliance"] == 1.0
-    # One request of three is a third; a busy host may send one of them in the next smaller coding.
+    # One context of three is a third; a busy host may send one in the next smaller coding.
     for mode in Mode:
         difference = seen["modes"].get(mode.value, 0.0) - expected["modes"].get(mode.value, 0.0)
         assert abs(difference) <= 0.34

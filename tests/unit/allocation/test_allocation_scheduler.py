@@ -23,6 +23,7 @@ from scout_core.allocation.events import (
     RequestArrived,
     RequestFinished,
     RequestProgress,
+    RequestPromised,
     RequestSwitched,
 )
 from scout_core.allocation.offer import Priority, TenantPolicy
@@ -273,6 +274,31 @@ def test_a_begun_request_never_waits_for_ever_whatever_offer_it_is_granted() -> 
         uplink.receive(RequestSwitched(session, 2), now)
         uplink.tick(now)
         assert uplink.rate_bytes_per_s(session, now) > 0
+
+
+def test_who_was_promised_all_it_needs_makes_way_for_the_next_before_the_bytes_are_there() -> None:
+    uplink = scheduler(1_000_000.0, policy=SchedulerPolicy(planning_margin=0.0))
+    only = (offer(Mode.SCOUT, 250_000, 0.8),)
+    first = ask(uplink, "first", attach(uplink, "a"), 0.0, offers=only, deadline_s=0.3)
+    second = ask(uplink, "second", attach(uplink, "b"), 0.0, offers=only, deadline_s=0.6)
+    rates = grants(uplink.tick(0.0))
+    assert rates[first].rate_bytes_per_s > 800_000
+    uplink.receive(RequestPromised(first, 250_000), 0.25)
+    uplink.receive(RequestProgress(first, 230_000), 0.25)
+    rates = grants(uplink.tick(0.25))
+    assert rates[first].rate_bytes_per_s == 0.0
+    assert rates[second].rate_bytes_per_s == pytest.approx(1_000_000.0)
+    # All that it declared is there, and it goes on: credit on its way does not starve the tail.
+    uplink.receive(RequestProgress(first, 250_000), 0.28)
+    uplink.receive(RequestPromised(first, 250_500), 0.28)
+    assert grants(uplink.tick(0.36))[first].rate_bytes_per_s > 100_000
+
+
+def test_the_next_solve_is_when_the_first_will_have_been_promised_all() -> None:
+    uplink = scheduler(1_000_000.0, policy=SchedulerPolicy(planning_margin=0.0))
+    ask(uplink, "s", attach(uplink, "a"), 0.0, offers=(offer(Mode.SCOUT, 40_000, 0.8),))
+    uplink.tick(0.0)
+    assert uplink.next_deadline() == pytest.approx(0.04, abs=0.002)
 
 
 def test_requests_due_at_the_same_time_do_not_swap_their_order() -> None:

@@ -42,6 +42,9 @@ class FakeSession:
         self.switches: tuple[events.SwitchReceived, ...] = ()
         self.posted: list[events.CloudEvent] = []
 
+    def promised_bytes(self, now: float) -> int:
+        return self.credit_bytes
+
     def post(self, event: events.CloudEvent) -> None:
         self.posted.append(event)
 
@@ -163,6 +166,20 @@ def test_nobody_sends_past_the_shares_by_not_attaching_or_under_another_tenant(
     for agent in ("a", "unknown"):
         with pytest.raises(PeerUnavailableError, match="not attached"):
             bench.uplink.seat_for(AgentId(agent), TENANT)
+
+
+def test_the_next_in_turn_has_the_uplink_while_the_last_bytes_of_another_are_on_their_way(
+    bench: Bench,
+) -> None:
+    only = (INT8,)
+    first = bench.open(bench.attach("a"), deadline_s=0.5, ways=only)
+    bench.open(bench.attach("b"), name="t", deadline_s=1.0, ways=only)
+    bench.uplink.tick()
+    assert first.rate_bytes_per_s == pytest.approx(CAPACITY)
+    first.credit_bytes, first.received_bytes = 400_000, 360_000
+    bench.run(0.1)
+    assert first.rate_bytes_per_s == 0.0
+    assert bench.granted_bytes_per_s == pytest.approx(CAPACITY)
 
 
 def test_a_request_that_does_not_fit_is_told_when_it_could(bench: Bench) -> None:

@@ -229,6 +229,17 @@ def test_a_share_that_hops_to_and_fro_loses_nothing() -> None:
     assert window.grant(now) == pytest.approx(granted_bytes, rel=0.001)
 
 
+def test_what_is_promised_is_what_the_end_of_the_pacing_leaves() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.05)
+    assert window.promised(0.0) == 0
+    window.allocate(100_000.0, 0.0)
+    window.grant(0.05)
+    granted, promised = window.limit, window.promised(0.06)
+    assert promised == granted + 1_000
+    window.allocate(0.0, 0.06)
+    assert window.grant(0.06) == promised == window.promised(9.0)
+
+
 def test_a_small_share_is_granted_within_a_quarter_of_a_second() -> None:
     window = CreditWindow(CreditPolicy(initial_bytes=0), 0.02)
     window.allocate(400.0, 0.0)
