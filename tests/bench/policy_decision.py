@@ -1,4 +1,6 @@
-"""Microseconds of a decision: forecast, offers, choice. Run: python -m tests.bench.policy_decision
+"""Microseconds of a decision: forecast, offers, choice, steering.
+
+Run: python -m tests.bench.policy_decision
 
 Prints one JSON document; the figures are the least of many repeats, in processor time.
 """
@@ -11,12 +13,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from scout_core.control.downgrade import Progress, Remainder, decide, refine
 from scout_core.control.estimator import GoodputEstimator
 from scout_core.control.offers import RequestFacts, feasible_offers
 from scout_core.control.policies import POLICY_NAMES, policy_named
 from scout_core.control.policy import Situation
 from scout_core.control.samples import TransferSample
 from scout_core.evaluation.paper_pairs import bundled_pair
+from scout_core.modes import Mode
 
 REPEATS = 50
 CALLS = 100
@@ -31,6 +35,20 @@ def quickest_us(call: Callable[[], object]) -> float:
             call()
         best = min(best, (time.process_time() - started) / CALLS)
     return best * 1e6
+
+
+def transfer_under_way() -> Progress:
+    """Half of an int4 payload is left; three other ways could take over."""
+    ways = tuple(
+        Remainder(mode, 1.0, payload_bytes, quality, 0.01, 0.05)
+        for mode, payload_bytes, quality in (
+            (Mode.KV_BF16, 4_000_000, 1.0),
+            (Mode.KV_INT8, 2_000_000, 0.99),
+            (Mode.SCOUT, 400, 0.9),
+        )
+    )
+    current = Remainder(Mode.KV_INT4, 1.0, 1_000_000, 0.98, 0.01, 0.05)
+    return Progress(current, ways, 100_000, time_left_s=2.0, since_switch_s=1.0)
 
 
 def main() -> None:
@@ -50,6 +68,10 @@ def main() -> None:
         "choose_us": {
             name: quickest_us(partial(policy_named(name).choose, offers, situation))
             for name in POLICY_NAMES
+        },
+        "steer_us": {
+            rule.__name__: quickest_us(partial(rule, transfer_under_way(), situation.forecast))
+            for rule in (decide, refine)
         },
         "observe_us": quickest_us(partial(estimator.observe, sample)),
     }
