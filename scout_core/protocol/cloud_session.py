@@ -137,6 +137,18 @@ class CloudSession:
         return self._receiver.window.promised(now)
 
     @property
+    def expects_silence(self) -> bool:
+        """Whether an edge that keeps to the rules has nothing to say yet: it was granted nothing,
+        and whatever it offered has a payload."""
+        offers = () if self._parameters is None else self._parameters.offers
+        waiting = self._states.current in (CloudState.DECIDING, CloudState.RECEIVING)
+        return (
+            waiting
+            and self.credit_bytes == 0
+            and min((offer.payload_bytes for offer in offers), default=0) > 0
+        )
+
+    @property
     def goodput_bytes_per_s(self) -> float:
         """Arrival rate that the credit window is built on; 0.0: unknown."""
         return self._receiver.window.goodput_bytes_per_s

@@ -107,6 +107,7 @@ class ServedSession:
         # payload has a limited number of blocks and switches).
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self._discarded = False
+        self._heard = asyncio.Event()
         self.failure: ScoutError | None = None
         """What ended the session early; None: nothing did."""
 
@@ -137,6 +138,20 @@ class ServedSession:
         self._outlet = outlet
         outlet.session = self
         self._inbox.post(Arrival(event, outlet))
+
+    async def may_be_heard(self) -> None:
+        """Waits while the edge has nothing to say. HTTP/2 holds back what is not read: of a flood
+        before any credit a window crosses the uplink, and no more."""
+        await self._heard.wait()
+
+    def lose(self, outlet: Outlet) -> None:
+        """The stream was cancelled by the edge, or broke. One that was never heard has nothing
+        to go on with, and its edge may have cancelled it unheard: it is over."""
+        if self._heard.is_set():
+            lost = PeerUnavailableError("The edge's stream was cancelled.")
+            self.post(events.ConnectionLost(lost), outlet)
+        else:
+            self.post(events.CancelReceived(), outlet)
 
     async def take(self, event: events.CloudPeerEvent, outlet: Outlet, size_bytes: int) -> None:
         """Handles what came on a stream; behind the events that wait, if there are any.
@@ -180,6 +195,8 @@ class ServedSession:
         for action in join_credit(self._advance(arrival)):
             self._perform(action)
         self._let_go_of_suspended_stream()
+        if not self._machine.expects_silence:
+            self._heard.set()
 
     def _advance(self, arrival: Arrival | None) -> tuple[actions.CloudAction, ...]:
         now = time.monotonic()
@@ -296,8 +313,7 @@ async def serve_session_stream(
             await writer.flush()
         except asyncio.CancelledError:  # the client cancelled, or its connection broke
             if outlet.session is not None:
-                lost = PeerUnavailableError("The edge's stream was cancelled.")
-                outlet.session.post(events.ConnectionLost(lost), outlet)
+                outlet.session.lose(outlet)
             raise
         finally:
             reader.cancel()
@@ -322,7 +338,8 @@ async def _read(
             raise RemoteProtocolError("The first session message must be `open`.")
         session = open_session(event, outlet)
         session.uplink_bytes += len(data)
-        while True:
+        await session.may_be_heard()
+        while not outlet.closed.is_set():  # of a stream that has failed no more is let in
             data = await read_stream(context)
             session.uplink_bytes += len(data)
             await session.take(decode_edge(data), outlet, len(data))

@@ -219,3 +219,24 @@ async def test_status_shows_the_uplink_and_who_was_granted_what(model: Path) -> 
         assert watched.exit_code == 0
         assert "granted Mbit/s" in watched.output
         assert "0.80" in watched.output
+
+
+async def test_a_waiting_session_whose_edge_leaves_is_over_at_once(model: Path) -> None:
+    async with scheduled(model, bytes_per_s=20_000.0) as bed:
+        host = bed.cloud.host
+        assert host is not None
+        mine: dict[str, Any] = {"agent_id": AgentId(bed.edge.settings.agent_id)}
+        kv = Offer(Mode.KV_BF16, 1.0, KV_BYTES, 1.0, 0.0)
+        mine |= {"mode": Mode.KV_BF16, "offers": (kv,)}
+        async with raw_session(bed.cloud_address) as first:
+            await first.send(actions.SendOpen(opening(host, TOKENS, deadline_s=6.0, **mine)))
+            await first.accepted()
+            async with raw_session(bed.cloud_address) as second:
+                await second.send(actions.SendOpen(opening(host, TOKENS, deadline_s=30.0, **mine)))
+                share = (await second.accepted()).share
+                assert share is not None
+                assert share.rate_bytes_per_s < 10_000.0
+                assert bed.cloud.live_sessions == 2
+            async with asyncio.timeout(5):  # a session that could be resumed stays for 30 s
+                while bed.cloud.live_sessions > 1:
+                    await asyncio.sleep(0.02)

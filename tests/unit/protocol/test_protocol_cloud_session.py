@@ -59,7 +59,7 @@ from scout_core.protocol.events import (
     SwitchReceived,
     TokenProduced,
 )
-from scout_core.protocol.opening import ContextState
+from scout_core.protocol.opening import ContextState, Offer
 from scout_core.protocol.payload_receiver import MAX_SWITCHES, ReceivePolicy
 
 LOST = ConnectionLost(PeerUnavailableError("The link broke."))
@@ -95,6 +95,27 @@ def test_payload_before_the_decision_is_kept_and_delivered_after_accepted() -> N
     assert bodies(actions) == [b"packed token ids"]
     assert actions[-1] == CommitPayload(len(BLOCK), finish(BLOCK).digest)
     assert session.state is CloudState.ANSWERING
+
+
+def test_silence_is_expected_until_the_first_credit_if_every_offer_has_a_payload() -> None:
+    offers = (Offer(Mode.KV_BF16, 1.0, 9_000, 1.0, 0.0), Offer(Mode.SCOUT, 1.0, 40, 0.9, 0.0))
+    policy = ReceivePolicy(CreditPolicy(initial_bytes=0))
+    session = CloudSession(policy)
+    session.receive(OpenReceived(replace(PARAMETERS, offers=offers)), 0.0)
+    assert session.expects_silence
+    accept = AcceptDecided(ContextState.TOKENS, rate_bytes_per_s=0.0)
+    session.receive(accept, 0.0)
+    assert session.expects_silence
+    session.receive(RateAllocated(1e6), 0.1)
+    session.tick(0.2)
+    assert session.credit_bytes > 0
+    assert not session.expects_silence
+    for silent in ((), (*offers, Offer(Mode.SCOUT, 1.0, 0, 0.9, 0.0))):
+        # An edge that may have nothing to send finishes without credit.
+        other = CloudSession(policy)
+        other.receive(OpenReceived(replace(PARAMETERS, offers=silent)), 0.0)
+        assert not other.expects_silence
+    assert not opened().expects_silence
 
 
 def test_stream_that_ends_without_finish_commits_nothing() -> None:
