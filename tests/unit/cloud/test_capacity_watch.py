@@ -36,6 +36,9 @@ class Flow:
         self.session = ScheduledSession(opening, seat, self, 0.0, (way,), 0, accepted=True)
         self.session.rate_bytes_per_s = rate
 
+    def promised_bytes(self, now: float) -> int:
+        return self.credit_bytes
+
     def post(self, event: events.CloudEvent) -> None:
         raise AssertionError("a watch only looks")
 
