@@ -19,11 +19,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import torch
 
 from scout_core.codec.base import KvCodec
+from scout_core.codec.embedded_bf16 import EMBEDDED_BF16, refinement
 from scout_core.codec.groups import INT4_GROUPS, INT8_GROUPS
 from scout_core.codec.positions import decode_positions, encode_positions
 from scout_core.codec.registry import CODECS
@@ -63,6 +65,10 @@ def targets() -> Iterator[Target]:
     for codec in (INT8_GROUPS, INT4_GROUPS):
         seeds = tuple(map(codec.encode, wide))
         yield Target(f"{codec.name}_compiled", seeds, finite_with(codec, COMPILED_GEOMETRY))
+    held = [INT4_GROUPS.encode(cache) for cache in wide]
+    for higher in (INT8_GROUPS, EMBEDDED_BF16):
+        seeds = tuple(refinement(cache, INT4_GROUPS, higher) for cache in wide)
+        yield Target(f"{higher.name}_refinement", seeds, _finite_over(higher, held))
     for name, level in (("transform", 6), ("transform_fixed", 56)):
         transform = TransformCodec.at(random_basis(), level, range(POSITIONS))
         seeds = tuple(map(transform.encode, caches[:2]))
@@ -106,6 +112,13 @@ def finite_with(codec: KvCodec, geometry: KvGeometry) -> Callable[[bytes], bool]
         return bool(torch.isfinite(decoded.float()).all())
 
     return is_finite
+
+
+def _finite_over(higher: KvCodec, held: list[bytes]) -> Callable[[bytes], bool]:
+    """The same for a refinement of any of the payloads held; all but one are another cache's."""
+    finite = finite_with(higher, COMPILED_GEOMETRY)
+    turn = cycle(held)
+    return lambda rest: finite(next(turn) + rest)
 
 
 def random_basis() -> TransformBasis:
