@@ -30,10 +30,20 @@ _limit: ContextVar[int] = ContextVar("threads of a codec call", default=sys.maxs
 
 def compiled(loop: Loop) -> Loop:
     """Compiles a loop on first call; the machine code is cached where the host allows it."""
+    return _compiled(loop)
+
+
+def compiled_with_fused_sums(loop: Loop) -> Loop:
+    """The same for a loop whose products are all exact: adding to one may be a single instruction
+    where the host has it, and gives the same bits."""
+    return _compiled(loop, fastmath={"contract"})
+
+
+def _compiled(loop: Loop, **options: Any) -> Loop:
     try:
-        return njit(nogil=True, cache=True)(loop)
+        return njit(nogil=True, cache=True, **options)(loop)
     except RuntimeError:  # numba found no folder that it may write its cache to
-        return njit(nogil=True)(loop)
+        return njit(nogil=True, **options)(loop)
 
 
 def inlined(loop: Loop) -> Loop:

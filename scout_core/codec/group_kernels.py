@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from scout_core.codec.bf16 import rounded, widened
-from scout_core.codec.compiled import Loop, compiled, inlined
+from scout_core.codec.compiled import Loop, compiled, compiled_with_fused_sums, inlined
 from scout_core.codec.group_reference import LARGEST_CODE, SMALLEST_STEP
 
 LANES: Final = 32
@@ -266,7 +266,7 @@ def _channel_decoder(with_fine: bool) -> Loop:
     over its lanes, was a tenth slower for values than theirs below.
     """
 
-    @compiled
+    @compiled_with_fused_sums
     def decode(rows, offset, step, coarse, fine):
         half = rows.shape[1] // 2
         for row in range(rows.shape[0]):
@@ -292,29 +292,35 @@ _decode_fine_channels = _channel_decoder(with_fine=True)
 _decode_coarse_channels = _channel_decoder(with_fine=False)
 
 
-@compiled
-def _decode_positions(rows, offsets, steps, coarse, fine):
+def _position_decoder(with_fine: bool) -> Loop:
     """Rows ``[positions, blocks, 32]`` from nibbles, offset and step per block."""
-    half = rows.shape[1] // 2
-    for row in range(rows.shape[0]):
-        for block in range(half):
-            other = block + half
-            offset, step = widened(offsets[row, block]), _sixteenth(steps[row, block])
-            for lane in range(LANES):
-                pair = coarse[row, block, lane]
-                if fine.size > 0:
-                    code = _low_code(pair, fine[row, block, lane])
-                else:
-                    code = _low_level(pair)
-                rows[row, block, lane] = rounded(offset + code * step)
-            offset, step = widened(offsets[row, other]), _sixteenth(steps[row, other])
-            for lane in range(LANES):
-                pair = coarse[row, block, lane]
-                if fine.size > 0:
-                    code = _high_code(pair, fine[row, block, lane])
-                else:
-                    code = _high_level(pair)
-                rows[row, other, lane] = rounded(offset + code * step)
+
+    @compiled_with_fused_sums
+    def decode(rows, offsets, steps, coarse, fine):
+        half = rows.shape[1] // 2
+        for row in range(rows.shape[0]):
+            for block in range(half):
+                other = block + half
+                pairs = coarse[row, block]
+                refined = fine[row, block] if with_fine else pairs
+                line, offset = rows[row, block], widened(offsets[row, block])
+                step = _sixteenth(steps[row, block])
+                for lane in range(LANES):
+                    pair = pairs[lane]
+                    code = _low_code(pair, refined[lane]) if with_fine else _low_level(pair)
+                    line[lane] = rounded(offset + code * step)
+                line, offset = rows[row, other], widened(offsets[row, other])
+                step = _sixteenth(steps[row, other])
+                for lane in range(LANES):
+                    pair = pairs[lane]
+                    code = _high_code(pair, refined[lane]) if with_fine else _high_level(pair)
+                    line[lane] = rounded(offset + code * step)
+
+    return decode
+
+
+_decode_fine_positions = _position_decoder(with_fine=True)
+_decode_coarse_positions = _position_decoder(with_fine=False)
 
 
 @compiled
@@ -350,5 +356,8 @@ def decode_values(bits, slabs, offsets, steps, coarse, fine):
         if not _are_valid(offsets[slab].reshape(-1), steps[slab].reshape(-1)):
             return False
         values = bits[slab // heads, 1, slab % heads]
-        _decode_positions(values, offsets[slab], steps[slab], coarse[slab], fine[slab])
+        if fine.size > 0:
+            _decode_fine_positions(values, offsets[slab], steps[slab], coarse[slab], fine[slab])
+        else:
+            _decode_coarse_positions(values, offsets[slab], steps[slab], coarse[slab], fine[slab])
     return True
