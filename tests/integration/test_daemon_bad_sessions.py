@@ -19,6 +19,7 @@ from cloud_server.host import ModelHost
 from scout_core.codec.positions import encode_positions
 from scout_core.codec.raw_bf16 import RawBf16Codec
 from scout_core.codec.tokens import encode_tokens
+from scout_core.daemon.contexts import text_hash
 from scout_core.errors import (
     ChunkError,
     CodecError,
@@ -36,7 +37,7 @@ from scout_core.errors import (
     ScoutError,
     UnknownContextError,
 )
-from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint
+from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint, PositionUnit
 from scout_core.protocol import actions
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.protocol.checksum import chunk_checksum
@@ -200,7 +201,18 @@ async def send_other_tokens(session: RawSession, host: ModelHost) -> None:
     await session.finish()
 
 
+def text_block(text: str) -> bytes:
+    return encode_block(BlockKind.TEXT, 0, 0, len(text), text.encode())
+
+
 SELECTED = {"retention": 0.5, "mode": Mode.SCOUT}
+TEXT = "The lamp was converted to electricity."
+IN_CHARACTERS: dict[str, Any] = {
+    **SELECTED,
+    "position_unit": PositionUnit.CHARACTERS,
+    "context_hash": text_hash(TEXT),
+    "context_characters": len(TEXT),
+}
 OPENINGS = (
     Case(
         "another model",
@@ -327,6 +339,38 @@ BODIES = (
         ),
         PayloadError,
         "before its INDICES",
+    ),
+    Case(
+        "ranges beyond the text",
+        sends(encode_block(BlockKind.SPANS, 0, 0, 1, b"\x00\x7f"), **IN_CHARACTERS),
+        PositionsError,
+        "the text has",
+    ),
+    Case(
+        "ranges of garbage",
+        sends(encode_block(BlockKind.SPANS, 0, 0, 3, b"\xff" * 9), **IN_CHARACTERS),
+        PositionsError,
+        "",
+    ),
+    Case(
+        "indices among characters",
+        sends(indices(selection(1, 2), 2), **IN_CHARACTERS),
+        PayloadError,
+        "counts characters",
+    ),
+    Case("text among tokens", sends(text_block(TEXT), **SELECTED), PayloadError, "cloud_tokens"),
+    Case(
+        "another text of that length",
+        sends(text_block(TEXT[::-1]), **IN_CHARACTERS),
+        DigestMismatchError,
+        "context hash",
+        grpc.StatusCode.DATA_LOSS,
+    ),
+    Case(
+        "text that is no UTF-8",
+        sends(encode_block(BlockKind.TEXT, 0, 0, len(TEXT), b"\xff" * len(TEXT)), **IN_CHARACTERS),
+        PayloadError,
+        "not UTF-8",
     ),
     Case(
         "part of the selected KV",
