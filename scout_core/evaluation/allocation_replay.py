@@ -44,8 +44,8 @@ from scout_core.rpc.tenancy import DEFAULT_TENANT, tenant_metadata
 from scout_core.sampling import SamplingOptions
 from scout_core.version import VERSION
 
-LOOKAHEAD_BYTES: Final = 16 * 1024
-"""Little, so that a recommendation is followed within a block or two."""
+LOOKAHEAD_BYTES: Final = 0
+"""As the edge's default: a recommendation is followed with the next block."""
 CHUNK_BYTES: Final = 16 * 1024
 FLOOD_CHUNK: Final = bytes(16_000)
 FLOOD_S: Final = 3.0
