@@ -25,7 +25,7 @@ class SchedulerPolicy:
         settled_bytes: with no more than this left, a request keeps its offer while that can be in
             time: what is left is coded already.
         planning_margin: part of the capacity that choices leave unused, against small dips and what
-            processes lose between one another's bytes; rates use all of it.
+            processes lose between one another's bytes (2 %, measured); rates use all of it.
         caution: choices count on a capacity so many standard deviations of its change within a
             second below its figure now; a steady capacity is counted on in full.
         late_window: a late request counts as in time again when it would be with this part of its
@@ -45,7 +45,7 @@ class SchedulerPolicy:
     lease_s: float = 1.0
     hysteresis: float = 0.005
     settled_bytes: float = 16_384.0
-    planning_margin: float = 0.05
+    planning_margin: float = 0.02
     caution: float = 1.0
     late_window: float = 0.9
     grace_s: float = 0.0002

@@ -208,7 +208,7 @@ def test_a_deadline_that_the_whole_uplink_cannot_meet_is_refused_as_such(bench: 
     (abort,) = [event for event in session.posted if isinstance(event, events.Abort)]
     assert isinstance(abort.error, DeadlineError)
     assert float(abort.error.details["earliest_s"]) == pytest.approx(
-        0.8, abs=0.05
+        0.8, abs=0.02
     )  # a margin is left
     assert "retry_after_s" not in abort.error.details
 
