@@ -183,5 +183,3 @@ async def test_cloud_answers_direct_callers_with_the_same_tokens(
         got = await answer(client, ask())
     assert got.tokens == local_answer(tiny_engine(model))
     assert got.started.mode == got.finished.mode
-
-
