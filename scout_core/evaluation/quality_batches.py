@@ -32,8 +32,9 @@ def budget_for(device_type: str, cache_bytes_per_token: int) -> Budget:
         device_type: ``cpu`` or ``cuda``.
     """
     decode = max(1, CACHE_BYTES[device_type] // cache_bytes_per_token)
-    # A slice's whole prefixes are held beside the batch of decodes that reads from them.
-    return Budget(min(PASS_TOKENS[device_type], decode), max(1, decode // 3), decode)
+    # A slice's prefixes are held beside its decodes. Small slices: a study stops and keeps what it
+    # found between two of them, and ten questions have some 400 decodes to fill a batch.
+    return Budget(min(PASS_TOKENS[device_type], decode), max(1, decode // 12), decode)
 
 
 def by_length(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
