@@ -27,7 +27,8 @@ FAIR_TURN_S = 0.001
 """Under fair queueing a turn lasts this long at the present rate (one segment at least)."""
 ROUNDING_BYTES = 0.05
 """Tolerance when a time is turned back into bytes: clocks of 10^6 s resolve 10^-10 s, which is
-0.0125 byte at 1 Gbit/s. It never adds up: each piece is stamped with its own exact finish."""
+0.0125 byte at 1 Gbit/s. A piece that ends with ``advance`` may be early by so much; whole ones are
+stamped with their exact finish."""
 
 
 @dataclass(frozen=True, slots=True)
