@@ -99,6 +99,9 @@ class CapacityWatch:
                     if before.flows and not session.is_ending:
                         self._compare(session, before, now)
                         flowed.add(session.seat.group)
+                    elif before.rate_bytes_per_s == 0:
+                        # Promised while it had a rate, and on its way since.
+                        self._stretches[session.seat.group].arrived_bytes += carried
                 marks[session.opening.key] = _mark(session, now)
         for group in flowed:
             self._stretches[group].flowing_s += now - self._looked_s
