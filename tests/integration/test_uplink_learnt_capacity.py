@@ -20,13 +20,14 @@ from tests.support.uplink_cell import BYTES_PER_MEGABIT, Cell, running_cell
 AGENTS = 3
 SLOW_MBPS, FAST_MBPS = 0.7, 2.1
 RATES_MBPS = (SLOW_MBPS, FAST_MBPS, SLOW_MBPS)
-SPAN_S = 7.0
+WITHIN_S = 25.0
+"""A step is followed in some five seconds on an idle host; other tests share these cores."""
 SETTLED_S = 2.0
-"""What is looked at: the end of each span."""
+"""The estimate holds for so long."""
 PAYLOAD_PART = 0.92
 """Framing, checksums and heartbeats take the rest of what the link carries."""
 TOLERANCE = 0.45
-"""Of the median. A sawtooth of a tenth belongs to learning; other tests share these cores."""
+"""Of the median; a sawtooth belongs to learning."""
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,8 @@ async def ask_on(cell: Cell) -> None:
         await cell.ask_all(10.0, mode=Mode.KV_BF16)
 
 
-async def settled_mbps(cell: Cell) -> float:
-    """The median estimate at the end of a span."""
-    await asyncio.sleep(SPAN_S - SETTLED_S)
+async def median_mbps(cell: Cell) -> float:
+    """The median estimate over ``SETTLED_S``."""
     seen: list[float] = []
     until_s = time.monotonic() + SETTLED_S
     while time.monotonic() < until_s:
@@ -52,13 +52,13 @@ async def settled_mbps(cell: Cell) -> float:
 
 
 async def test_an_unknown_capacity_is_found_and_steps_of_the_rate_are_followed(model: Path) -> None:
-    found: list[float] = []
     async with running_cell(model, AGENTS, SLOW_MBPS, capacity_bytes_per_s=LEARN) as cell:
         asking = asyncio.create_task(ask_on(cell))
         for mbps in RATES_MBPS:
             cell.link.set_rate(up_mbps=mbps)
-            found.append(await settled_mbps(cell))
+            carried = pytest.approx(PAYLOAD_PART * mbps, rel=TOLERANCE)
+            async with asyncio.timeout(WITHIN_S):
+                while await median_mbps(cell) != carried:
+                    pass
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-    carried = [PAYLOAD_PART * mbps for mbps in RATES_MBPS]
-    assert found == pytest.approx(carried, rel=TOLERANCE)
