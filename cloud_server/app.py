@@ -36,13 +36,10 @@ class CloudServer:
     def __init__(self, settings: CloudSettings) -> None:
         self.settings = settings
         self.port = 0
-        capacities, round_trip_s = (
-            settings.uplink_capacity_bytes_per_s,
-            settings.uplink_round_trip_s,
+        window_bytes = stream_window_bytes(
+            settings.uplink_capacity_bytes_per_s, settings.uplink_round_trip_s
         )
-        self._server = RpcServer(
-            settings.write_timeout_s, stream_window_bytes(capacities, round_trip_s)
-        )
+        self._server = RpcServer(settings.write_timeout_s, window_bytes)
         self._worker = TorchWorker()
         self._control: ControlServicer | None = None
         self._transport: TransportServicer | None = None

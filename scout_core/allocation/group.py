@@ -20,7 +20,7 @@ from scout_core.allocation.guarantees import Guarantees, select_with_guarantees
 from scout_core.allocation.horizon import select_offers_over_time
 from scout_core.allocation.knapsack import select_offers
 from scout_core.allocation.leases import GrantLedger, Lease
-from scout_core.allocation.offer import GroupId, TenantPolicy
+from scout_core.allocation.offer import MAX_QUALITY, GroupId, TenantPolicy
 from scout_core.allocation.policy import SchedulerPolicy
 from scout_core.allocation.problem import AllocationProblem, FloatArray, IntArray, chosen
 from scout_core.allocation.requests import TAIL_BYTES, RequestTable, Standing
@@ -28,8 +28,7 @@ from scout_core.allocation.sharing import share_capacity
 from scout_core.allocation.verdicts import Verdict, judge
 from scout_core.modes import AgentId, SessionId, TenantId
 
-BEYOND_ANY_QUALITY: Final = 2.0
-"""Qualities are at most 1."""
+BEYOND_ANY_QUALITY: Final = 2 * MAX_QUALITY
 
 
 @dataclass(frozen=True, slots=True)

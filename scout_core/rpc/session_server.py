@@ -195,7 +195,7 @@ class ServedSession:
         for action in join_credit(self._advance(arrival)):
             self._perform(action)
         self._let_go_of_suspended_stream()
-        if not self._machine.expects_silence:
+        if not self._heard.is_set() and not self._machine.expects_silence:
             self._heard.set()
 
     def _advance(self, arrival: Arrival | None) -> tuple[actions.CloudAction, ...]:

@@ -49,7 +49,7 @@ def test_a_recording_is_read_as_it_was_written(model: Path, recording: Path) -> 
     assert sizes[Mode.KV_BF16] > sizes[Mode.KV_INT8] > sizes[Mode.KV_INT4] > sizes[Mode.SCOUT]
 
 
-async def test_processes_do_what_virtual_time_predicts_and_a_liar_delays_nobody(
+async def test_processes_do_what_virtual_time_predicts_and_a_liar_gets_little_through(
     model: Path, recording: Path, tmp_path: Path
 ) -> None:
     flags = (
