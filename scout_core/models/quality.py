@@ -1,12 +1,14 @@
 """Expected answer quality by mode, retention and context length, as a profile's rows give it.
 
-Quality is relative: 1.0 is the cloud's model with the whole context; more than 1.0 happens when
-less context gives better answers. Looking up is total once a table has been built: building fails
-where a mode has no row.
+Quality is relative: 1.0 is the cloud's model with the whole context. What was measured is an
+estimate with an interval, and the policy is given what to expect from it (``expected_quality``): a
+way of serving is not preferred to the whole context because it was lucky on a few questions.
+Looking up is total once a table has been built: building fails where a mode has no row.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +19,11 @@ from scout_core.modes import Execution, Mode
 
 UNCALIBRATED_NAME: Final = "uncalibrated"
 UNBOUNDED_TOKENS: Final = 1 << 31
+INTERVAL_DEVIATIONS: Final = 1.96
+"""Standard deviations from a mean to the end of its 95 % interval."""
+DETECTED_DEVIATIONS: Final = 3.0
+"""Above 1.0 by so many, less context is taken to give better answers. A profile has a dozen rows or
+more: by two deviations one of them is above 1.0 by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,25 @@ class QualityRow:
 
 NEEDED: Final = (*((mode, Execution.EVICT) for mode in Mode), (Mode.SCOUT, Execution.SPARSE))
 """What every table must know: full KV modes count as evict at retention 1.0."""
+
+
+def expected_quality(row: QualityRow) -> float:
+    """What to expect of a way of serving, given what was measured of it.
+
+    Leaving something out or rounding it does not improve answers, unless a measurement says so
+    clearly (``DETECTED_DEVIATIONS``; then its mean is expected). Otherwise the truth is at most
+    1.0, and what is expected is the mean of the measurement's normal distribution below that.
+    Assumptions are returned as they are.
+    """
+    deviation = (row.high - row.low) / (2 * INTERVAL_DEVIATIONS)
+    if row.n == 0 or deviation <= 0.0:
+        return row.quality
+    above = (row.quality - 1.0) / deviation
+    if above > DETECTED_DEVIATIONS:
+        return row.quality
+    density = math.exp(-above * above / 2) / math.sqrt(2 * math.pi)
+    below = 0.5 * math.erfc(above / math.sqrt(2))
+    return row.quality - deviation * density / below
 
 
 class QualityTable:
@@ -75,12 +101,13 @@ class QualityTable:
     ) -> float:
         """Expected quality of one way of serving.
 
-        Linear in retention between measured points; from the lowest one to 0 at retention 0;
-        above the highest one its value. A length outside every band takes the nearest band.
+        ``expected_quality`` of its rows, linear in retention between them; from the lowest one to
+        0 at retention 0; above the highest one its value. A length outside every band takes the
+        nearest band.
         """
         way = (mode, execution if mode is Mode.SCOUT else Execution.EVICT)
         band = _nearest_band(self._by_way[way], context_tokens)
-        points = sorted((row.retention, row.quality) for row in band)
+        points = sorted((row.retention, expected_quality(row)) for row in band)
         at = bisect_left(points, (retention, float("-inf")))
         if at == len(points):
             return points[-1][1]

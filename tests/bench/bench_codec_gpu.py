@@ -30,7 +30,6 @@ import torch  # noqa: E402 - after the path
 
 from scout_core.codec import group_reference  # noqa: E402 - after the path
 from scout_core.codec.gpu.launch import (  # noqa: E402 - after the path
-    DEFAULT_LAUNCH,
     Launch,
     dequantise_on_device,
     quantise_on_device,
@@ -46,7 +45,7 @@ LAUNCHES = {
     "two-warps": Launch(64, 2, 8, 64, 2, 8, rounds_natively=True),
     "four-warps": Launch(64, 4, 8, 128, 2, 16, rounds_natively=True),
     "narrow-8": Launch(32, 1, 8, 32, 1, 16, rounds_natively=True),
-    "portable": DEFAULT_LAUNCH,
+    "portable": Launch(),
 }
 SHAPES = [
     (2, 2, 33, 64), (3, 2, 1, 128), (1, 3, 257, 128), (2, 1, 70, 192), (2, 2, 40, 96),

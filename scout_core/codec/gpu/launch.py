@@ -8,7 +8,7 @@ holds a cache on a device and calls this, or moves it and calls a codec of the r
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import prod
 from typing import Any, Final
@@ -46,9 +46,21 @@ class Launch:
     rounds_natively: bool = False
 
 
-DEFAULT_LAUNCH: Final = Launch()
+ENCODE_LAUNCH: Final = Launch(key_vector=4, value_units=128, value_warps=4)
+DECODE_LAUNCH: Final = Launch(key_warps=2, value_vector=8)
+"""The fastest that ``tests/bench/bench_codec_gpu.py`` found on one H200."""
+ROUNDS_NATIVELY_FROM: Final = (9, 0)
+"""Compute capability on which the GPU's own rounding was found to give the same bits."""
 LARGEST_GRID: Final = 65535
 """CUDA's limit on the second grid axis, which slabs run along."""
+
+
+def decode_launch(device: torch.device) -> Launch:
+    """The launch to decode with on ``device``."""
+    native = device.type == "cuda" and os.environ.get("TRITON_INTERPRET") != "1"
+    if native and torch.cuda.get_device_capability(device) >= ROUNDS_NATIVELY_FROM:
+        return replace(DECODE_LAUNCH, rounds_natively=True)
+    return DECODE_LAUNCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,7 @@ class DeviceResult:
 
 
 def quantise_on_device(
-    kv: torch.Tensor, *, with_fine: bool, launch: Launch = DEFAULT_LAUNCH
+    kv: torch.Tensor, *, with_fine: bool, launch: Launch = ENCODE_LAUNCH
 ) -> DeviceResult:
     """The payload (uint8) of a bf16 cache ``[layers, 2, kv_heads, positions, head_dim]``.
 
@@ -95,12 +107,15 @@ def quantise_on_device(
 
 
 def dequantise_on_device(
-    payload: torch.Tensor, into: torch.Tensor, *, launch: Launch = DEFAULT_LAUNCH
+    payload: torch.Tensor, into: torch.Tensor, *, launch: Launch | None = None
 ) -> DeviceResult:
     """Writes a payload (uint8, contiguous, on the device) to a bf16 cache or a view of one.
 
     The payload's size says whether it is int8 or int4. Groups that the format forbids are written
     as zeros and reported by ``checked``. Does not wait for the device.
+
+    Args:
+        launch: ``decode_launch`` of the device unless given.
 
     Raises:
         CodecError: ``into`` or the payload's size, type or device are wrong, or no Triton.
@@ -117,8 +132,9 @@ def dequantise_on_device(
     if payload.storage_offset() % 2:
         payload = payload.clone()  # sections of 16-bit words need an even address
     fault = torch.zeros(1, dtype=torch.int32, device=into.device)
+    chosen = launch or decode_launch(into.device)
     with torch.cuda.device_of(into):
-        _run(_Job(layout, into.view(torch.int16), payload, fault, launch), "decode")
+        _run(_Job(layout, into.view(torch.int16), payload, fault, chosen), "decode")
     return DeviceResult(into, fault, _name(payload.numel() == sizes[1]))
 
 

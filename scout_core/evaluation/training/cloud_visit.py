@@ -1,11 +1,12 @@
 """Train one cloud adapter on a GPU.
 
     python -m scout_core.evaluation.training.cloud_visit BASE DATA OUT VARIANT --synthetic FILE
+        [--start ADAPTER]
 
 BASE is a converted model folder, DATA the development data, FILE what ``write_questions`` kept.
 OUT receives ``cloud-VARIANT.safetensors`` and ``cloud-VARIANT.json`` (the run, and F1 on the tuning
-articles). Variants can run side by side on one GPU; ``cloud_choice`` picks among them and their
-averages, and measures.
+articles). A run begins afresh or where another adapter ended. Variants can run side by side on one
+GPU; ``cloud_choice`` picks among them and their averages, and measures.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scout_core.evaluation.dataset import Example, load_examples
-from scout_core.evaluation.training.adapter import LowRank, fresh, save_adapter
+from scout_core.evaluation.training.adapter import LowRank, fresh, load_adapter, save_adapter
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.chat import chat_messages, chat_rows
 from scout_core.evaluation.training.cloud import Mixture, Row, fresh_pointer
@@ -84,6 +85,36 @@ VARIANTS = {
         Variant(
             "without-blanks", seed=1, blank_share=0.0, supporting_share=0.0, synthetic_share=0.42
         ),
+        Variant(
+            "synthetic",
+            seed=11,
+            steps=2500,
+            seconds=480.0,
+            blank_share=0.0,
+            supporting_share=0.03,
+            synthetic_share=0.5,
+            dropout=0.1,
+        ),
+        Variant(
+            "onward",
+            seed=12,
+            steps=2500,
+            seconds=480.0,
+            learning_rate=6e-4,
+            blank_share=0.0,
+            supporting_share=0.05,
+            synthetic_share=0.5,
+            dropout=0.1,
+        ),
+        Variant(
+            "onward-blanks",
+            seed=13,
+            steps=2500,
+            seconds=480.0,
+            learning_rate=8e-4,
+            synthetic_share=0.42,
+            dropout=0.1,
+        ),
     )
 }
 
@@ -103,7 +134,9 @@ class Material:
     chat: Sequence[Row]
 
 
-def trained(visit: Visit, variant: Variant, material: Material) -> LowRank:
+def trained(
+    visit: Visit, variant: Variant, material: Material, start: Path | None = None
+) -> LowRank:
     """The moving average of one variant's run."""
     pools = [
         (variant.covid_share, material.covid),
@@ -124,8 +157,11 @@ def trained(visit: Visit, variant: Variant, material: Material) -> LowRank:
         chat_rows=4,
     )
     feeder = feeder_of(visit, pools, material.longer, material.chat, mixture, variant.seed)
-    # One start for all seeds, so that their average is a model too.
-    adapter = fresh(visit.base, layers=visit.shape.layers, rank=RANK, alpha=ALPHA, seed=1)
+    if start is not None:
+        adapter = load_adapter(start, visit.base.embedding.device)
+    else:
+        # One start for all seeds, so that their average is a model too.
+        adapter = fresh(visit.base, layers=visit.shape.layers, rank=RANK, alpha=ALPHA, seed=1)
     pointer = fresh_pointer(visit.base, visit.shape) if variant.pointer_weight > 0 else None
     schedule = Schedule(variant.steps, variant.learning_rate, budget_s=variant.seconds)
     return train_cloud(visit, feeder, schedule, adapter, pointer)
@@ -158,12 +194,14 @@ def material_of(visit: Visit, synthetic: Sequence[Example]) -> Material:
     )
 
 
-def run(visit: Visit, variant: Variant, synthetic: Sequence[Example]) -> None:
+def run(
+    visit: Visit, variant: Variant, synthetic: Sequence[Example], start: Path | None = None
+) -> None:
     """Train, save, measure on the tuning articles."""
     material = material_of(visit, synthetic)
     note(f"{len(material.made)} synthetic, {len(material.blanks)} blanks ready")
     visit.figures["variant"] = asdict(variant)
-    adapter = trained(visit, variant, material)
+    adapter = trained(visit, variant, material, start)
     path = visit.out / f"cloud-{variant.name}.safetensors"
     save_adapter(adapter, path, {"role": "cloud"}, {})
     measure(visit, adapter, visit.items(short_splits(visit.data).tune), f"{variant.name}/tune")
@@ -176,10 +214,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("variant", choices=sorted(VARIANTS))
     parser.add_argument("--synthetic", type=Path, required=True, help="JSONL, not compressed")
+    parser.add_argument("--start", type=Path, help="an adapter to go on from")
     options = parser.parse_args()
     visit = open_visit(options.base, options.data, options.out)
     try:
-        run(visit, VARIANTS[options.variant], load_examples(options.synthetic))
+        run(visit, VARIANTS[options.variant], load_examples(options.synthetic), options.start)
     finally:
         text = json.dumps(visit.figures, indent=1)
         (visit.out / f"cloud-{options.variant}.json").write_text(text, encoding="utf-8")

@@ -1,23 +1,23 @@
-"""Pick the best of several trained scouts on the tuning articles, then measure it on held-out ones.
+"""Pick the best of several trained scouts and their mixtures, then measure it on held-out articles.
 
     python -m scout_core.evaluation.training.scout_choice BASE DATA OUT --cloud FILE --scouts FOLDER
 
-FOLDER holds what ``scout_visit`` wrote. OUT receives ``scout.safetensors`` and
-``readout.safetensors`` of the best scout and ``scout-choice.json``.
+FOLDER holds what ``scout_visit`` wrote; the choice is by answer recall on the tuning articles among
+all scouts, their averages, and each of these with the word readout beside it. OUT receives
+``scout.safetensors`` and ``readout.safetensors`` of the best scout and ``scout-choice.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from scout_core.evaluation.training.adapter import LowRank, load_adapter
+from scout_core.evaluation.training.adapter import LowRank, load_adapter, save_adapter
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.calibration import cloud_features
 from scout_core.evaluation.training.corpus import Item, long_splits, short_splits
@@ -25,11 +25,12 @@ from scout_core.evaluation.training.scout import Scout
 from scout_core.evaluation.training.scout_figures import (
     RETENTIONS,
     Scores,
-    best_width,
     compare,
     head_scores,
+    recall_in_runs,
     scored,
 )
+from scout_core.evaluation.training.scout_soup import WORD_SHARES, averages, with_words
 from scout_core.evaluation.training.scout_visit import LAYERS
 from scout_core.evaluation.training.visit import Visit, note, open_visit
 from scout_core.selection.readout import load_readout
@@ -57,24 +58,36 @@ def run(visit: Visit, cloud_path: Path, folder: Path) -> None:
     short, long = short_splits(visit.data), long_splits(visit.data)
     model = ready_model(visit.base, visit.shape, cloud, visit.stop)
     tune = [item for item in visit.items(short.tune) if item.spans]
-    reached: dict[str, float] = {}
-    for name, scout in scouts.items():
-        scores = scored(visit, scout, tune)
-        table = {retention: best_width(tune, scores, retention) for retention in RETENTIONS}
-        visit.figures[f"tune/{name}"] = table
-        reached[name] = sum(recall for _, recall in table.values())
-        note(f"tune {name}: (width, recall) {table}")
-    learnt = {name: value for name, value in reached.items() if name != LEXICAL}
-    best = max(learnt, key=lambda name: learnt[name])
+    words = scouts.pop(LEXICAL)
+    found = averages(scouts)
+    by_words = scored(visit, words, tune)
+    reached: dict[tuple[str, float], float] = {}
+    for name, scout in found.items():
+        alone = scored(visit, scout, tune)
+        for share in WORD_SHARES:
+            mixed = [
+                (a + share * b).astype(np.float32) for a, b in zip(alone, by_words, strict=True)
+            ]
+            table = {kept: recall_in_runs(tune, mixed, kept) for kept in RETENTIONS}
+            visit.figures[f"tune/{name}, words {share:g}"] = table
+            note(f"tune {name}, words {share:g}: recall {table}")
+            reached[name, share] = sum(table.values())
+    chosen, share = max(reached, key=lambda pair: reached[pair])
+    best = f"{chosen}, words {share:g}"
     visit.figures["kept"] = best
-    shutil.copy(folder / f"readout-{best}.safetensors", visit.out / "readout.safetensors")
-    shutil.copy(folder / f"scout-{best}.safetensors", visit.out / "scout.safetensors")
+    mixed_readout = with_words(found[chosen].readout, words.readout, share)
+    kept = Scout(found[chosen].adapter, mixed_readout, LAYERS)
+    if kept.adapter is not None:
+        save_adapter(kept.adapter, visit.out / "scout.safetensors", {}, {})
+    extra = {k: v.detach().cpu().contiguous() for k, v in kept.readout.tensors.items()}
+    save_file(extra, str(visit.out / "readout.safetensors"))
+    measured = {best: kept, LEXICAL: words}
 
     def selectors(items: list[Item]) -> dict[str, Scores]:
         generator = np.random.default_rng(0)
         seen = cloud_features(model, visit.prompter, items)
         noise = [generator.random(len(item.context)).astype(np.float32) for item in items]
-        mine = {name: scored(visit, scouts[name], items) for name in (best, LEXICAL)}
+        mine = {name: scored(visit, scout, items) for name, scout in measured.items()}
         return {**mine, "cloud": head_scores(seen, heads), "random": noise}
 
     answered = [item for item in tune if item.answers]

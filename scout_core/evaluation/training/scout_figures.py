@@ -23,6 +23,7 @@ from scout_core.evaluation.training.selection_study import (
     top_positions,
 )
 from scout_core.evaluation.training.visit import Visit, note
+from scout_core.selection import select_runs
 
 RETENTIONS = (0.5, 0.25, 0.1)
 WIDTHS = (1, 3, 5, 9, 15, 25)
@@ -55,6 +56,12 @@ def best_width(items: Sequence[Item], scores: Scores, retention: float) -> tuple
     }
     width = max(recalls, key=lambda w: recalls[w])
     return width, recalls[width]
+
+
+def recall_in_runs(items: Sequence[Item], scores: Scores, retention: float) -> float:
+    """Answer recall of the selections that the engine would make of these scores."""
+    kept = [select_runs(torch.from_numpy(row), retention).tolist() for row in scores]
+    return float(answer_recall(items, kept).mean())
 
 
 def selection_name(selector: str, retention: float, width: int) -> str:

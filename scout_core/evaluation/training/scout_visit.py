@@ -1,11 +1,12 @@
 """Train one scout on a GPU from the cloud's adapter.
 
     python -m scout_core.evaluation.training.scout_visit BASE DATA OUT VARIANT --cloud FILE
-        --synthetic FILE
+        --synthetic FILE [--start FOLDER]
 
-OUT receives ``scout-VARIANT.safetensors`` (adapter), ``readout-VARIANT.safetensors`` and
-``scout-VARIANT.json`` (the run, and recall on the tuning articles). Variants can run side by side
-on one GPU; ``scout_choice`` picks among them and measures.
+A run begins from the cloud's first layers and a new readout, or from ``scout.safetensors`` and
+``readout.safetensors`` in FOLDER. OUT receives ``scout-VARIANT.safetensors`` (adapter),
+``readout-VARIANT.safetensors`` and ``scout-VARIANT.json`` (the run, and recall on the tuning
+articles). Variants can run side by side on one GPU; ``scout_choice`` picks among them and measures.
 """
 
 from __future__ import annotations
@@ -57,10 +58,12 @@ from scout_core.evaluation.training.scout_figures import (
 from scout_core.evaluation.training.trainer import Schedule, optimise
 from scout_core.evaluation.training.visit import Visit, note, open_visit
 from scout_core.selection.lexical import FEATURES
-from scout_core.selection.readout import Readout, ReadoutShape, fresh_readout
+from scout_core.selection.readout import Readout, ReadoutShape, fresh_readout, load_readout
 
 LAYERS = 10
-STEPS = 1400
+STEPS = 2500
+FEATURES_HELD = 2_000
+"""Items whose attention over all heads is held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,9 @@ class Variant:
     width: int = 48
     layers: int = LAYERS
     dropout: float = 0.1
+    seed: int = 1
+    human_share: float = 0.42
+    """Of the short rows; 0.12 go to blanks and 0.08 to COVID-QA, the rest is synthetic."""
 
 
 VARIANTS = {
@@ -86,8 +92,27 @@ VARIANTS = {
         Variant("states"),
         Variant("states-fast", learning_rate=1.2e-3),
         Variant("states-pointer", distilled=0.15),
+        Variant("lexical-long", seconds=60.0, attends=False, projected=0, distilled=0.0, seed=14),
+        Variant("fresh", seconds=480.0, learning_rate=1.2e-3, seed=11, human_share=0.32),
+        Variant("onward", seconds=480.0, seed=12, human_share=0.32),
+        Variant(
+            "onward-pointer",
+            seconds=480.0,
+            distilled=0.15,
+            learning_rate=8e-4,
+            seed=13,
+            human_share=0.32,
+        ),
     )
 }
+
+
+def opened(folder: Path, device: torch.device, dropout: float) -> Scout:
+    """A trained scout to go on from."""
+    adapter = load_adapter(folder / "scout.safetensors", device)
+    held = load_readout(folder / "readout.safetensors", device)
+    tensors = {name: tensor.requires_grad_() for name, tensor in held.tensors.items()}
+    return Scout(adapter, Readout(tensors, dropout), LAYERS)
 
 
 def built(visit: Visit, cloud: LowRank, variant: Variant) -> Scout:
@@ -201,31 +226,45 @@ def cloud_heads(visit: Visit, cloud: LowRank, human: Sequence[Item]) -> torch.Te
     return fit_heads(seen, fitted_on, l2=1e-4, device=model.device)
 
 
-def run(visit: Visit, variant: Variant, cloud_path: Path, synthetic_path: Path) -> None:
+def taught(
+    visit: Visit, cloud: LowRank, heads: torch.Tensor, items: Sequence[Item]
+) -> dict[int, NDArray[np.float32]]:
+    """``teacher_targets`` of many items, some at a time: their features are large."""
+    model = ready_model(visit.base, visit.shape, cloud, visit.stop)
+    out: dict[int, NDArray[np.float32]] = {}
+    for first in range(0, len(items), FEATURES_HELD):
+        part = items[first : first + FEATURES_HELD]
+        seen = cloud_features(model, visit.prompter, part)
+        out |= teacher_targets(head_scores(seen, heads), part)
+    return out
+
+
+def run(visit: Visit, variant: Variant, options: argparse.Namespace) -> None:
     device = visit.base.embedding.device
-    cloud = load_adapter(cloud_path, device)
+    cloud = load_adapter(options.cloud, device)
     short, long = short_splits(visit.data), long_splits(visit.data)
-    material = material_of(visit, short, long, synthetic_path)
+    material = material_of(visit, short, long, options.synthetic)
     kinds = {name: len(getattr(material, name)) for name in ("human", "made", "blanks", "covid")}
     note(f"{kinds}, {len(material.longer)} long")
-    model = ready_model(visit.base, visit.shape, cloud, visit.stop)
     heads = cloud_heads(visit, cloud, material.human)
     save_file({"heads": heads.cpu()}, str(visit.out / "cloud-heads.safetensors"))
     teacher: dict[int, NDArray[np.float32]] = {}
     if variant.distilled > 0:
-        everything = material.everything()
-        seen = cloud_features(model, visit.prompter, everything)
-        teacher = teacher_targets(head_scores(seen, heads), everything)
+        teacher = taught(visit, cloud, heads, material.everything())
     note("cloud heads fitted")
     pools = [
-        (0.42, material.human),
-        (0.38, material.made),
+        (variant.human_share, material.human),
+        (0.8 - variant.human_share, material.made),
         (0.12, material.blanks),
         (0.08, material.covid),
     ]
-    generator = random.Random(1)  # noqa: S311 - a reproducible draw, not a secret
+    generator = random.Random(variant.seed)  # noqa: S311 - a reproducible draw
     feeder = ItemFeeder(pools, material.longer, generator)
-    scout = train_scout(visit, built(visit, cloud, variant), variant, feeder, teacher)
+    if options.start is not None and variant.attends:
+        start = opened(options.start, device, variant.dropout)
+    else:
+        start = built(visit, cloud, variant)
+    scout = train_scout(visit, start, variant, feeder, teacher)
     extra = {k: v.detach().cpu().contiguous() for k, v in scout.readout.tensors.items()}
     save_file(extra, str(visit.out / f"readout-{variant.name}.safetensors"))
     if scout.adapter is not None:
@@ -245,10 +284,11 @@ def main() -> None:
     parser.add_argument("variant", choices=sorted(VARIANTS))
     parser.add_argument("--cloud", type=Path, required=True)
     parser.add_argument("--synthetic", type=Path, required=True, help="JSONL, not compressed")
+    parser.add_argument("--start", type=Path, help="folder of a scout to go on from")
     options = parser.parse_args()
     visit = open_visit(options.base, options.data, options.out)
     try:
-        run(visit, VARIANTS[options.variant], options.cloud, options.synthetic)
+        run(visit, VARIANTS[options.variant], options)
     finally:
         text = json.dumps(visit.figures, indent=1)
         (visit.out / f"scout-{options.variant}.json").write_text(text, encoding="utf-8")

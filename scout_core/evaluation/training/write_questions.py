@@ -3,7 +3,8 @@
     python -m scout_core.evaluation.training.write_questions BASE DATA OUT
 
 BASE is a converted model folder, DATA the development data. OUT receives ``synthetic.jsonl.gz``
-and ``written.json`` (counts). Trains a first cloud adapter as the judge and a question writer.
+and ``written.json`` (counts). Trains a question writer and, unless ``--judge`` names an adapter, a
+first cloud adapter as the judge. ``--rounds`` writes that many times the usual number.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from scout_core.evaluation.dataset import Example
-from scout_core.evaluation.training.adapter import LowRank, fresh
+from scout_core.evaluation.training.adapter import LowRank, fresh, load_adapter
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.cloud import Feeder, Mixture
 from scout_core.evaluation.training.corpus import (
     Item,
+    Splits,
     long_splits,
     short_splits,
     writing_passages,
@@ -54,7 +56,7 @@ def save_examples(path: Path, examples: Sequence[Example]) -> None:
 
 
 def synthetic_examples(
-    visit: Visit, judge: LowRank, human: Sequence[Item], budget_s: float
+    visit: Visit, judge: LowRank, human: Sequence[Item], budget_s: float, rounds: int
 ) -> list[Example]:
     """Write questions and keep the consistent ones."""
     writer = fresh(visit.base, layers=visit.shape.layers, rank=RANK, alpha=ALPHA, seed=3)
@@ -74,7 +76,7 @@ def synthetic_examples(
     short, long = short_splits(visit.data), long_splits(visit.data)
     passages = writing_passages(visit.data, short, long, 0)
     model = ready_model(visit.base, visit.shape, writer, visit.stop)
-    raw = written(model, visit.prompter, passages, 5)
+    raw = written(model, visit.prompter, passages * rounds, 5)
     note(f"{len(raw)} questions written; sample: {[(e.question, e.answers) for e in raw[:6]]}")
     kept = consistent(ready_model(visit.base, visit.shape, judge, visit.stop), visit.prompter, raw)
     visit.figures["synthetic"] = {"written": len(raw), "kept": len(kept)}
@@ -83,9 +85,8 @@ def synthetic_examples(
     return kept
 
 
-def run(visit: Visit, judge_s: float, writer_s: float) -> None:
-    """Judge, writer, questions."""
-    short, long = short_splits(visit.data), long_splits(visit.data)
+def trained_judge(visit: Visit, short: Splits, long: Splits, budget_s: float) -> LowRank:
+    """A first cloud adapter, from human questions alone."""
     human = visit.items(short.train)
     answerable = [item for item in human if item.answers]
     refused = [item for item in human if not item.answers]
@@ -94,9 +95,19 @@ def run(visit: Visit, judge_s: float, writer_s: float) -> None:
     feeder = feeder_of(
         visit, [(0.86, answerable), (0.14, refused)], visit.items(long.train), [], mixture
     )
-    judge = train_cloud(visit, feeder, Schedule(100_000, 1e-3, budget_s=judge_s), judge)
+    return train_cloud(visit, feeder, Schedule(100_000, 1e-3, budget_s=budget_s), judge)
+
+
+def run(visit: Visit, options: argparse.Namespace) -> None:
+    """Judge, writer, questions."""
+    short, long = short_splits(visit.data), long_splits(visit.data)
+    if options.judge is None:
+        judge = trained_judge(visit, short, long, options.judge_s)
+    else:
+        judge = load_adapter(options.judge, visit.base.embedding.device)
     measure(visit, judge, visit.items(short.tune), "judge/tune")
-    synthetic_examples(visit, judge, human, writer_s)
+    human = visit.items(short.train)
+    synthetic_examples(visit, judge, human, options.writer_s, options.rounds)
 
 
 def main() -> None:
@@ -104,12 +115,14 @@ def main() -> None:
     parser.add_argument("base", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--judge", type=Path, help="a cloud adapter, instead of a first one")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--judge-s", type=float, default=35.0)
     parser.add_argument("--writer-s", type=float, default=30.0)
     options = parser.parse_args()
     visit = open_visit(options.base, options.data, options.out)
     try:
-        run(visit, options.judge_s, options.writer_s)
+        run(visit, options)
     finally:
         text = json.dumps(visit.figures, indent=1)
         (visit.out / "written.json").write_text(text, encoding="utf-8")

@@ -30,8 +30,8 @@ def row(
         "context_tokens_high": low + 499,
         "quality": quality,
         "n": 100,
-        "low": quality - 0.05,
-        "high": quality + 0.05,
+        "low": quality - (0.0 if quality == 1.0 else 0.05),
+        "high": quality + (0.0 if quality == 1.0 else 0.05),
     }
 
 
