@@ -10,7 +10,7 @@
 #   make drift    fail if proto/gen is not what `make proto` would write
 #   make bench    every `scout bench` command
 #   make eval     every `scout eval` command
-#   make fuzz     a million damaged payloads for every decoder (`make test` has 20,000); for the night
+#   make fuzz     a million damaged payloads for every decoder (`make test` has 20,000); 5 minutes
 #   make clean    remove build outputs and tool caches; .venv stays
 #
 # Variables: PYTHON (any Python from 3.11 on), DATA (questions for `make eval`), TORCH (what pip is
