@@ -15,7 +15,13 @@ from scout_core.protocol.actions import PayloadSend, SendChunk, SendFinish, Send
 from scout_core.protocol.arrival_rate import ArrivalRate
 from scout_core.protocol.checksum import chunk_checksum
 from scout_core.protocol.chunk_record import ChunkRecord
-from scout_core.protocol.credit import KIB, MIN_ROUND_TRIP_S, WINDOW_MAX_BYTES, CreditLedger
+from scout_core.protocol.credit import (
+    EARLY_SAMPLE_S,
+    KIB,
+    MIN_ROUND_TRIP_S,
+    WINDOW_MAX_BYTES,
+    CreditLedger,
+)
 from scout_core.protocol.events import ModeSwitched
 from scout_core.protocol.payload_buffer import PayloadBuffer
 from scout_core.protocol.reassembly import MAX_CHUNK_BYTES
@@ -123,7 +129,9 @@ class PayloadSender:
 
     def expect_round_trip(self, round_trip_s: float) -> None:
         """Sets the span over which acks are averaged."""
-        self._ack_rate = ArrivalRate(max(round_trip_s, MIN_ROUND_TRIP_S))
+        self._ack_rate = ArrivalRate(
+            max(round_trip_s, MIN_ROUND_TRIP_S), max(round_trip_s, EARLY_SAMPLE_S)
+        )
 
     def append(self, data: bytes) -> None:
         """Raises:

@@ -282,6 +282,20 @@ def test_arrival_rate_forgets_after_its_samples() -> None:
     assert rate.bytes_per_s == 10 * 64
 
 
+def test_early_samples_stand_in_until_the_first_is_complete() -> None:
+    rate = ArrivalRate(period_s=1.0, early_s=0.125)
+    assert not rate.observe(0, 0.0)
+    assert not rate.observe(1_000, 0.0625)
+    assert rate.observe(2_000, 0.125)
+    assert rate.bytes_per_s == 16_000.0
+    assert rate.observe(2_500, 0.25)
+    assert rate.bytes_per_s == 16_000.0
+    assert rate.observe(5_000, 1.0)
+    assert rate.bytes_per_s == 5_000.0
+    assert not rate.observe(105_000, 1.5)
+    assert rate.bytes_per_s == 5_000.0
+
+
 def test_arrival_rate_does_not_count_a_pause_between_streams() -> None:
     rate = ArrivalRate(1 / 64)
     rate.observe(0, 0.0)

@@ -13,7 +13,7 @@ from protocol_examples import PARAMETERS, PumpedEdge
 from simulated_link import LinkShape, SimulatedLink
 
 from scout_core.protocol.blocks import BlockKind, encode_block
-from scout_core.protocol.credit import KIB, WINDOW_START_BYTES
+from scout_core.protocol.credit import KIB, MIN_ROUND_TRIP_S, WINDOW_START_BYTES
 from scout_core.protocol.events import PayloadAppended, Start
 from scout_core.protocol.payload_sender import SendPolicy
 
@@ -68,6 +68,23 @@ def test_window_reaches_loopback_speed_though_the_round_trip_is_underestimated()
     link = SimulatedLink(LinkShape(800e6, 0.00075), edge())
     goodput = stream(link, 0.5, round_trip_s=0.0003)
     assert goodput / 800e6 >= 0.90
+
+
+def test_a_short_path_is_at_speed_before_the_shortest_round_trip_assumed_is_over() -> None:
+    link = SimulatedLink(LinkShape(800e6, 0.00025), edge())
+    stream(link, MIN_ROUND_TRIP_S, round_trip_s=0.0005)
+    assert link.edge.acked_bytes >= 0.5 * 800e6 * MIN_ROUND_TRIP_S
+
+
+@pytest.mark.parametrize("delivery_grid_s", [0.0, 0.005])
+@pytest.mark.parametrize("rate_mbps", [10, 100, 1_000])
+def test_a_short_path_keeps_the_backlog_of_the_shortest_round_trip_assumed(
+    rate_mbps: int, delivery_grid_s: float
+) -> None:
+    rate_bytes_per_s = rate_mbps * 1e6 / 8
+    link = SimulatedLink(LinkShape(rate_bytes_per_s, 0.001, delivery_grid_s), edge())
+    stream(link, 0.5, round_trip_s=0.002)
+    assert link.max_backlog_bytes <= 2 * rate_bytes_per_s * MIN_ROUND_TRIP_S + 128 * KIB
 
 
 @pytest.mark.parametrize("rate_mbps", [0.3, 3, 30])
