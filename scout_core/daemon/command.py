@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from scout_core.daemon.heap import keep_freed_memory
 from scout_core.daemon.settings import DaemonSettings, load_settings
 from scout_core.errors import ScoutError
 from scout_core.version import VERSION
@@ -32,6 +33,7 @@ def daemon_command(
             if print_config:
                 click.echo(json.dumps(settings.model_dump(mode="json"), indent=2))
                 return
+            keep_freed_memory()
             os.environ.setdefault(*WAIT_POLICY)  # read when torch loads, which is in `serve`
             serve(settings)
         except ScoutError as error:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, assert_never
 
+from scout_core.daemon.heap import keep_freed_memory
 from scout_core.evaluation.transport_payload import Payload
 from scout_core.evaluation.transport_process import SinkProcess
 from scout_core.evaluation.transport_sink import SinkPorts
@@ -66,11 +67,12 @@ class LoopbackFigures:
 
 
 async def measure_loopback(options: LoopbackOptions, report: Report) -> LoopbackFigures:
-    """Two processes, one upload at a time.
+    """Two processes, whose heaps are kept as the daemons keep theirs; one upload at a time.
 
     Raises:
         ScoutError: an upload failed.
     """
+    keep_freed_memory()
     payload = Payload.of_size(options.payload_bytes)
     rates: dict[Contender, list[float]] = {contender: [] for contender in Contender}
     async with SinkProcess() as sink:

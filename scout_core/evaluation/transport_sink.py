@@ -24,6 +24,7 @@ from typing import Final
 import uvloop
 from scout.v1 import transport_pb2, transport_pb2_grpc
 
+from scout_core.daemon.heap import keep_freed_memory
 from scout_core.protocol import actions, events
 from scout_core.protocol.answer import AnswerSummary, FinishReason
 from scout_core.protocol.blocks import Block
@@ -146,4 +147,5 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as in a daemon
     uvloop.run(_serve())
