@@ -9,21 +9,24 @@ of the same ``SessionRequest``; any other spelling of a chunk is left to protobu
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 from scout_core.protocol.actions import SendChunk
 from scout_core.protocol.events import ChunkReceived
 
-CHUNK_TAG: Final = 0x12
+CHUNK_TAG: Final = b"\x12"
 """Field 2 of SessionRequest, length-delimited."""
-OFFSET_TAG: Final = 0x08
+OFFSET_TAG: Final = b"\x08"
 """Field 1 of Chunk, a varint; left out when 0."""
-DATA_TAG: Final = 0x12
+DATA_TAG: Final = b"\x12"
 """Field 2 of Chunk, length-delimited."""
 CHECKSUM_TAG: Final = 0x19
 """Field 3 of Chunk, fixed64; left out when 0."""
 
 CHECKSUM_FIELD: Final = struct.Struct("<BQ")
+HEADS_KEPT: Final = 64
+"""The chunks of a stream are of few lengths."""
 VARINT_BYTES: Final = 10
 """A 64-bit varint has at most this many bytes."""
 
@@ -31,51 +34,63 @@ VARINT_BYTES: Final = 10
 def encode_chunk(chunk: SendChunk) -> bytes:
     """A SessionRequest with this chunk, serialised."""
     data = chunk.data
-    head = bytearray()
-    if chunk.offset:
-        head.append(OFFSET_TAG)
-        _append_varint(head, chunk.offset)
-    head.append(DATA_TAG)
-    _append_varint(head, len(data))
+    offset = OFFSET_TAG + _varint_of(chunk.offset) if chunk.offset else b""
+    head = offset + _head(DATA_TAG, len(data))
     tail = CHECKSUM_FIELD.pack(CHECKSUM_TAG, chunk.checksum) if chunk.checksum else b""
-    frame = bytearray((CHUNK_TAG,))
-    _append_varint(frame, len(head) + len(data) + len(tail))
-    return b"".join((frame, head, data, tail))
+    return b"".join((_head(CHUNK_TAG, len(head) + len(data) + len(tail)), head, data, tail))
 
 
 def decode_chunk(message: bytes) -> ChunkReceived | None:
     """The chunk in a serialised SessionRequest, its data a view of ``message``.
 
-    None: not a chunk, or not in the spelling of ``encode_chunk``; protobuf may know better.
+    None: not a chunk, or not in the spelling of ``encode_chunk``; protobuf may know better. Both
+    lengths follow from that of the message, so they are compared and not read.
     """
-    if not message or message[0] != CHUNK_TAG:
+    head = _head_of_whole(CHUNK_TAG, len(message))
+    if head is None or not message.startswith(head):
         return None
-    try:
-        length, position = _varint(message, 1)
-        if position + length != len(message):
-            return None
-        offset = 0
-        if message[position] == OFFSET_TAG:
+    position, offset = len(head), 0
+    if message.startswith(OFFSET_TAG, position):
+        try:
             offset, position = _varint(message, position + 1)
-        if message[position] != DATA_TAG:
+        except (IndexError, OverflowError):
             return None
-        length, position = _varint(message, position + 1)
-    except (IndexError, OverflowError):
-        return None
-    end = position + length
-    if end + CHECKSUM_FIELD.size != len(message):
+    end = len(message) - CHECKSUM_FIELD.size
+    head = _head_of_whole(DATA_TAG, end - position)
+    if head is None or not message.startswith(head, position):
         return None
     tag, checksum = CHECKSUM_FIELD.unpack_from(message, end)
     if tag != CHECKSUM_TAG:
         return None
-    return ChunkReceived(offset, memoryview(message)[position:end], checksum)
+    return ChunkReceived(offset, memoryview(message)[position + len(head) : end], checksum)
 
 
-def _append_varint(target: bytearray, value: int) -> None:
+@lru_cache(HEADS_KEPT)
+def _head(tag: bytes, content_bytes: int) -> bytes:
+    """What precedes a length-delimited field's content."""
+    return tag + _varint_of(content_bytes)
+
+
+@lru_cache(HEADS_KEPT)
+def _head_of_whole(tag: bytes, whole_bytes: int) -> bytes | None:
+    """The head of such a field that has ``whole_bytes`` with it; None: no field is so long."""
+    for varint_bytes in range(1, VARINT_BYTES + 1):
+        content_bytes = whole_bytes - len(tag) - varint_bytes
+        if content_bytes < 0:
+            break
+        head = tag + _varint_of(content_bytes)
+        if len(head) == len(tag) + varint_bytes:
+            return head
+    return None
+
+
+def _varint_of(value: int) -> bytes:
+    encoded = bytearray()
     while value >= 0x80:
-        target.append(0x80 | value & 0x7F)
+        encoded.append(0x80 | value & 0x7F)
         value >>= 7
-    target.append(value)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
@@ -86,11 +101,13 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         OverflowError: more than 64 bits.
     """
     value = 0
-    for index in range(VARINT_BYTES):
-        byte = message[position + index]
-        value |= (byte & 0x7F) << (7 * index)
+    for shift in range(0, 7 * VARINT_BYTES, 7):
+        byte = message[position]
+        position += 1
         if byte < 0x80:
+            value |= byte << shift
             if value >> 64:
                 break
-            return value, position + index + 1
+            return value, position
+        value |= (byte & 0x7F) << shift
     raise OverflowError
