@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from scout_core.control.samples import TransferSample
 from scout_core.errors import LocalProtocolError
@@ -42,8 +42,7 @@ class AckWindow:
     longest_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(NamedTuple):
     offset_end: int
     at_s: float
 

@@ -147,8 +147,13 @@ class BlockParser:
             PayloadError: an unknown kind, an overlong varint, or a header beyond the limits. The
                 parser must not be used after that.
         """
-        blocks: list[Block] = []
         view = memoryview(data)
+        if SMALL_PIECE_BYTES <= len(view) < self._body_missing:  # the middle of a body
+            self._body.append(view)
+            self._body_missing -= len(view)
+            self._offset += len(view)
+            return ()
+        blocks: list[Block] = []
         base = self._offset
         position = 0
         while position < len(view):

@@ -165,9 +165,9 @@ class CloudSession:
         try:
             if not self._states.admit(type(event)):
                 return ()
-            if isinstance(event, CloudLocalEvent):
-                return self._local(event, now)
-            return self._peer(event, now)
+            if isinstance(event, CloudPeerEvent):
+                return self._peer(event, now)
+            return self._local(event, now)
         except (RemoteProtocolError, PayloadError):
             self._release(CloudState.FAILED)
             raise
@@ -229,6 +229,8 @@ class CloudSession:
     def _peer(self, event: CloudPeerEvent, now: float) -> tuple[CloudAction, ...]:
         self._heard_at = now
         match event:
+            case ChunkReceived():
+                return self._chunk(event, now)
             case OpenReceived():
                 self._parameters = event.parameters
                 self._receiver = PayloadReceiver(self._policy, event.parameters.round_trip_s)
@@ -236,8 +238,6 @@ class CloudSession:
                 return ()
             case Resumed():
                 return self._resumed(event.parameters, now)
-            case ChunkReceived():
-                return self._chunk(event, now)
             case SwitchReceived():
                 self._expect_unfinished("switch")
                 self._receiver.switch(event)
@@ -363,8 +363,9 @@ class CloudSession:
         if self._states.current is not CloudState.RECEIVING:
             return ()
         actions = self._receiver.acknowledge(now)
-        if actions:
-            self._sent_at = now
+        if not actions:
+            return ()
+        self._sent_at = now
         return tuple(actions)
 
     def _if_attached(self, action: CloudAction, now: float) -> tuple[CloudAction, ...]:

@@ -255,10 +255,9 @@ class CreditWindow:
     def grant(self, now: float) -> int:
         """The cumulative limit to announce now; equal to the old one when it is too early."""
         room = self._room()
-        if room <= 0 or not self._worth_granting(room):
-            return self._limit
-        pacer = self._pacer
-        self._limit += room if pacer is None else pacer.take(room, now)
+        if self._is_worth_granting(room):
+            pacer = self._pacer
+            self._limit += room if pacer is None else pacer.take(room, now)
         return self._limit
 
     def promised(self, now: float) -> int:
@@ -269,20 +268,20 @@ class CreditWindow:
 
     def next_grant_at(self, now: float) -> float | None:
         """When ``grant`` will give more without another arrival; None: not before one."""
+        if self._pacer is None:
+            return None
         room = self._room()
-        if self._pacer is None or room <= 0 or not self._worth_granting(room):
+        if not self._is_worth_granting(room):
             return None
         return self._pacer.ready_at(room, now)
 
     def _room(self) -> int:
         return min(self._received + self._window, self._cap) - self._limit
 
-    def _worth_granting(self, room: int) -> bool:
+    def _is_worth_granting(self, room: int) -> bool:
         """A full quantum, or the last bytes under the cap, or the sender has nothing left."""
-        return (
-            room >= self._quantum
-            or self._limit + room == self._cap
-            or self._received == self._limit
+        return room >= self._quantum or (
+            room > 0 and (self._limit + room == self._cap or self._received == self._limit)
         )
 
     def _resize(self) -> None:

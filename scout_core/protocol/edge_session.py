@@ -152,9 +152,9 @@ class EdgeSession:
         try:
             if not self._states.admit(type(event)):
                 return ()
-            if isinstance(event, EdgeLocalEvent):
-                return self._local(event, now)
-            return self._peer(event, now)
+            if isinstance(event, EdgePeerEvent):
+                return self._peer(event, now)
+            return self._local(event, now)
         except RemoteProtocolError:
             self._states.fail(EdgeState.FAILED)
             self._sender.clear()

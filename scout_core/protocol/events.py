@@ -268,9 +268,9 @@ CloudLocalEvent = (
     | Abort
 )
 CloudPeerEvent = (
-    OpenReceived
+    ChunkReceived  # most of what comes; a test for the union looks at it first
+    | OpenReceived
     | Resumed
-    | ChunkReceived
     | SwitchReceived
     | FinishReceived
     | CancelReceived

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from scout_core.errors import DigestMismatchError, LocalProtocolError, RemoteProtocolError
 from scout_core.protocol.actions import ApplySwitch, CloudAction, DeliverBlock, SendAck, SendCredit
-from scout_core.protocol.blocks import BlockLimits, BlockParser
+from scout_core.protocol.blocks import Block, BlockLimits, BlockParser
 from scout_core.protocol.credit import CreditPolicy, CreditWindow
 from scout_core.protocol.events import ChunkReceived, FinishReceived, SwitchReceived
 from scout_core.protocol.reassembly import Reassembler
@@ -44,7 +44,7 @@ class PayloadReceiver:
         self._switches_applied = 0
         self._acked = 0
         self._acked_at = float("-inf")
-        self._arrival_us = 0
+        self._arrived_at = 0.0
 
     @property
     def received(self) -> int:
@@ -79,14 +79,10 @@ class PayloadReceiver:
         deliveries: list[CloudAction] = []
         for piece in self._reassembler.add(event.offset, event.data, event.checksum):
             for block in self._parser.feed(piece):
-                deliveries += self._due_switches(block.start_offset)
-                if self._next_switch_offset() < block.end_offset:
-                    raise RemoteProtocolError(
-                        f"A switch at {self._next_switch_offset()} is inside the block "
-                        f"{block.start_offset}..{block.end_offset}; switch between blocks."
-                    )
+                if self._switches_applied < len(self._switches):
+                    deliveries += self._switches_before(block)
                 deliveries.append(DeliverBlock(block))
-        self._arrival_us = int(now * _MICROSECONDS)
+        self._arrived_at = now
         self._window.arrived(self._reassembler.received, now)
         return deliveries
 
@@ -151,14 +147,15 @@ class PayloadReceiver:
 
         So the sender's backlog never exceeds the window, whatever the order of grants.
         """
-        before = self._window.limit
+        window = self._window
+        before = window.limit
         limit = self.grant(now)
         unacked = self._reassembler.received - self._acked
         actions: list[CloudAction] = []
         if unacked and (
             at_once
             or limit > before
-            or unacked >= self._window.quantum_bytes
+            or unacked >= window.quantum_bytes
             or now >= self._acked_at + ACK_INTERVAL_S
         ):
             actions.append(self.ack(now))
@@ -170,7 +167,7 @@ class PayloadReceiver:
         """An ack now, news or not."""
         self._acked = self._reassembler.received
         self._acked_at = now
-        return SendAck(self._acked, self._arrival_us)
+        return SendAck(self._acked, int(self._arrived_at * _MICROSECONDS))
 
     def next_deadline(self, now: float) -> float | None:
         """When ``acknowledge`` has something to say without another chunk."""
@@ -194,6 +191,18 @@ class PayloadReceiver:
         if self._switches_applied == len(self._switches):
             return float("inf")
         return self._switches[self._switches_applied].offset
+
+    def _switches_before(self, block: Block) -> list[CloudAction]:
+        """Raises:
+        RemoteProtocolError: one is due inside the block.
+        """
+        due = self._due_switches(block.start_offset)
+        if self._next_switch_offset() < block.end_offset:
+            raise RemoteProtocolError(
+                f"A switch at {self._next_switch_offset()} is inside the block "
+                f"{block.start_offset}..{block.end_offset}; switch between blocks."
+            )
+        return due
 
     def _due_switches(self, offset: int) -> list[CloudAction]:
         due: list[CloudAction] = []

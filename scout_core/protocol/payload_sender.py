@@ -82,6 +82,7 @@ class PayloadSender:
         self._finished_ever = False
         self._progress_at: float | None = None
         self._ack_rate = ArrivalRate(MIN_ROUND_TRIP_S)
+        self._longest = min(CHUNK_MIN_BYTES, policy.chunk_bytes)
 
     @property
     def unsent_bytes(self) -> int:
@@ -98,7 +99,7 @@ class PayloadSender:
     @property
     def is_credit_blocked(self) -> bool:
         """Whether payload is ready and waits for credit."""
-        return self.unsent_bytes > 0 and self._next_size() == 0
+        return self.unsent_bytes > 0 and self._next_size(self._ledger.sent) == 0
 
     @property
     def appended_bytes(self) -> int:
@@ -184,7 +185,7 @@ class PayloadSender:
         """
         before = self._ledger.acked
         self._ledger.record_acked(received_bytes)
-        self._ack_rate.observe(received_bytes, now)
+        self._note_rate(received_bytes, now)
         if received_bytes > before:
             self._buffer.release(received_bytes)
             self._record.acked(received_bytes)
@@ -193,13 +194,17 @@ class PayloadSender:
     def next_send(self, now: float) -> PayloadSend | None:
         """The next message that credit allows, which the caller must send: a chunk, a switch that
         holds for a byte of it, or Finish behind the last byte. None: nothing now."""
-        ledger, end = self._ledger, self._buffer.end
-        if ledger.sent < end:
-            size = self._next_size()
+        sent, end = self._ledger.sent, self._buffer.end
+        if sent < end:
+            size = self._next_size(sent)
             if size == 0:
                 return None
-            return self._due_switch(ledger.sent + size) or self._next_chunk(size, now)
-        if not self._ended or self._finish_sent or ledger.sent != end:
+            if self._switches_sent < len(self._switches):
+                switch = self._due_switch(sent + size)
+                if switch is not None:
+                    return switch
+            return self._next_chunk(sent, size, now)
+        if not self._ended or self._finish_sent or sent != end:
             return None
         switch = self._due_switch(end + 1)
         if switch is not None:
@@ -239,28 +244,33 @@ class PayloadSender:
         self._switches_sent += 1
         return switch
 
-    def _next_chunk(self, size: int, now: float) -> SendChunk:
-        offset = self._ledger.sent
+    def _next_chunk(self, offset: int, size: int, now: float) -> SendChunk:
         data = self._buffer.read(offset, size)
         checksum = chunk_checksum(data)
         if self._ledger.unacked == 0:
             self._progress_at = now
         self._ledger.record_sent(size)
-        self._record.sent(offset + size, checksum)
-        self._sent_ever = max(self._sent_ever, self._ledger.sent)
+        end_offset = offset + size
+        self._record.sent(end_offset, checksum)
+        self._sent_ever = max(self._sent_ever, end_offset)
         return SendChunk(offset, data, checksum)
 
-    def _next_size(self) -> int:
-        """Bytes of the next chunk; 0: not before there is more credit."""
-        ledger = self._ledger
-        span_bytes = int(self._ack_rate.bytes_per_s * CHUNK_SPAN_S)
-        longest = min(max(span_bytes, CHUNK_MIN_BYTES), self._policy.chunk_bytes)
-        rest_of_block = self._buffer.boundary_from(ledger.sent + 1) - ledger.sent
+    def _next_size(self, sent: int) -> int:
+        """Bytes of the next chunk, behind the ``sent`` ones; 0: not before there is more credit."""
+        rest_of_block = self._buffer.boundary_from(sent + 1) - sent
+        longest = self._longest
         if rest_of_block * GATHERED_SHARE >= longest:
             size = even_cut(rest_of_block, longest)
         else:
-            size = min(longest, self._buffer.end - ledger.sent)
-        if ledger.available >= size:
+            size = min(longest, self._buffer.end - sent)
+        available = self._ledger.available
+        if available >= size:
             return size
-        is_patient = size >= PATIENT_CHUNK_BYTES and ledger.unacked >= size
-        return 0 if is_patient else ledger.available
+        is_patient = size >= PATIENT_CHUNK_BYTES and self._ledger.unacked >= size
+        return 0 if is_patient else available
+
+    def _note_rate(self, received_bytes: int, now: float) -> None:
+        """What the acks say of the link, and how long a chunk may be on it."""
+        if self._ack_rate.observe(received_bytes, now):
+            span_bytes = int(self._ack_rate.bytes_per_s * CHUNK_SPAN_S)
+            self._longest = min(max(span_bytes, CHUNK_MIN_BYTES), self._policy.chunk_bytes)

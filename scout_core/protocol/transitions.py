@@ -30,6 +30,7 @@ class StateTracker(Generic[State]):
         self._transitions = transitions
         self._local_events = local_events
         self._current = initial
+        self._following = transitions[initial]
         self._next: tuple[State, ...] = ()
 
     @property
@@ -43,7 +44,7 @@ class StateTracker(Generic[State]):
         Raises:
             LocalProtocolError, RemoteProtocolError: the table does not know the pair.
         """
-        following = self._transitions[self._current].get(event_type)
+        following = self._following.get(event_type)
         if following is None:
             message = f"{event_type.__name__} is not possible in state {self._current.name}."
             if event_type in self._local_events:
@@ -63,8 +64,12 @@ class StateTracker(Generic[State]):
             raise LocalProtocolError(
                 f"The table has no way from {self._current.name} to {state.name} here."
             )
-        self._current = state
+        self._move(state)
 
     def fail(self, state: State) -> None:
         """Moves to the failure state, which the peer's errors reach from everywhere."""
+        self._move(state)
+
+    def _move(self, state: State) -> None:
         self._current = state
+        self._following = self._transitions[state]  # kept: an enum's hash is a call of its own
