@@ -296,12 +296,12 @@ class SessionClient:
         now = time.monotonic()
         action = self.machine.next_send(now)
         match action:
+            case actions.SendChunk():
+                self._note_chunk(action.offset + len(action.data), now)
             case None:
                 if self.machine.is_credit_blocked:
                     self._tracker.on_credit_blocked()
                 return None
-            case actions.SendChunk(offset, data, _):
-                self._note_chunk(offset + len(data), now)
             case actions.SendFinish():
                 self._inbox.stir()  # the machine now waits for the answer
             case actions.SendSwitch():
@@ -312,13 +312,14 @@ class SessionClient:
 
     def _note_chunk(self, end_offset: int, now: float) -> None:
         measured = self.measurements
-        measured.first_sent_s = measured.first_sent_s or now
+        if measured.first_sent_s is None:
+            measured.first_sent_s = now
         measured.peak_unacked_bytes = max(measured.peak_unacked_bytes, self.machine.unacked_bytes)
         self._tracker.on_sent(end_offset, now)
         self._make_room()
 
     def _make_room(self) -> None:
-        if self._ahead_bytes <= self._options.lookahead_bytes:
+        if not self._room.is_set() and self._ahead_bytes <= self._options.lookahead_bytes:
             self._room.set()
 
     async def _perform(self, action: actions.EdgeAction) -> None:

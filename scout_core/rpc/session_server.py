@@ -153,16 +153,20 @@ class ServedSession:
         else:
             self.post(events.CancelReceived(), outlet)
 
-    async def take(self, event: events.CloudPeerEvent, outlet: Outlet, size_bytes: int) -> None:
-        """Handles what came on a stream; behind the events that wait, if there are any.
+    def take(self, event: events.CloudPeerEvent, outlet: Outlet) -> bool:
+        """Handles what came on a stream at once; False: events wait before it, ``queue`` it."""
+        if len(self._inbox):
+            return False
+        self._handle(event, outlet)
+        return True
+
+    async def queue(self, event: events.CloudPeerEvent, outlet: Outlet, size_bytes: int) -> None:
+        """Leaves what came on a stream to the loop, once there is room for it.
 
         Raises:
             StreamEnded: the session is over.
         """
-        if len(self._inbox):
-            await self._inbox.put(Arrival(event, outlet), size_bytes)
-        else:
-            self._handle(event, outlet)
+        await self._inbox.put(Arrival(event, outlet), size_bytes)
 
     def post(self, event: events.CloudEvent, outlet: Outlet | None = None) -> None:
         """Adds a small event without waiting."""
@@ -170,8 +174,9 @@ class ServedSession:
 
     def _handle(self, event: events.CloudEvent, outlet: Outlet | None = None) -> None:
         """Handles an event at once, without the loop, which only learns when to wake."""
-        self._step(Arrival(event, outlet))
-        due_s = self._machine.next_deadline(time.monotonic())
+        now = time.monotonic()
+        self._perform(self._advance(event, outlet, now))
+        due_s = self._machine.next_deadline(now)
         if self._discarded:
             self._inbox.stir()
         elif due_s is not None:
@@ -183,37 +188,43 @@ class ServedSession:
         try:
             while not self._discarded:
                 arrival = await self._inbox.get_until(self._machine.next_deadline(time.monotonic()))
-                self._step(arrival)
+                now = time.monotonic()
+                self._perform(
+                    self._machine.tick(now)
+                    if arrival is None
+                    else self._advance(arrival.event, arrival.outlet, now)
+                )
         finally:
             delivering.cancel()
             await asyncio.gather(delivering, return_exceptions=True)
             self._inbox.close()
             self._close_outlet(PeerUnavailableError("The session ended; ask again."))
 
-    def _step(self, arrival: Arrival | None) -> None:
-        """One event from its arrival to what the machine wants done; None: the time alone."""
-        for action in join_credit(self._advance(arrival)):
-            self._perform(action)
+    def _perform(self, wanted: tuple[actions.CloudAction, ...]) -> None:
+        """Does what the machine wants done, and what its new state asks for."""
+        if wanted:
+            for action in join_credit(wanted):
+                self._perform_one(action)
         self._let_go_of_suspended_stream()
         if not self._heard.is_set() and not self._machine.expects_silence:
             self._heard.set()
 
-    def _advance(self, arrival: Arrival | None) -> tuple[actions.CloudAction, ...]:
-        now = time.monotonic()
+    def _advance(
+        self, event: events.CloudEvent, outlet: Outlet | None, now: float
+    ) -> tuple[actions.CloudAction, ...]:
+        """What the machine wants done about an event and, None for a local one, its stream."""
+        if outlet is not None and outlet is not self._outlet:
+            return ()  # a superseded stream has nothing to say any more
         try:
-            if arrival is None:
-                return self._machine.tick(now)
-            if arrival.outlet is not None and arrival.outlet is not self._outlet:
-                return ()  # a superseded stream has nothing to say any more
-            performed = self._machine.receive(arrival.event, now)
+            wanted = self._machine.receive(event, now)
         except (RemoteProtocolError, PayloadError) as error:
             return (actions.Fail(error), actions.Discard())
-        if isinstance(arrival.event, events.CancelReceived):
+        if isinstance(event, events.CancelReceived):
             log.info("session_cancelled", session=self.parameters.session_id)
             self._close_outlet(None)  # the edge asked for this end
-        return performed
+        return wanted
 
-    def _perform(self, action: actions.CloudAction | SendAckWithCredit) -> None:
+    def _perform_one(self, action: actions.CloudAction | SendAckWithCredit) -> None:
         match action:
             case (
                 actions.SendAccepted()
@@ -342,7 +353,9 @@ async def _read(
         while not outlet.closed.is_set():  # of a stream that has failed no more is let in
             data = await read_stream(context)
             session.uplink_bytes += len(data)
-            await session.take(decode_edge(data), outlet, len(data))
+            event = decode_edge(data)
+            if not session.take(event, outlet):
+                await session.queue(event, outlet, len(data))
     except StreamEnded:
         if session is not None:
             session.post(events.StreamEnded(), outlet)

@@ -176,14 +176,16 @@ class BoundedQueue(Generic[ItemT]):
         A timer that is due earlier is kept: deadlines move on with every message, and waking once
         too often in a while is cheaper than a new timer for each.
         """
+        if self._timer is not None:
+            if self._timer_due_s <= deadline_s:
+                return True
+            self._timer.cancel()
+            self._timer = None
         wait_s = deadline_s - time.monotonic()
         if wait_s <= 0.0:
             return False
-        if self._timer is None or self._timer_due_s > deadline_s:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
-            self._timer_due_s = deadline_s
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+        self._timer_due_s = deadline_s
         return True
 
     def _on_timer(self) -> None:
