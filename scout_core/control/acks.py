@@ -111,7 +111,7 @@ class AckTracker:
                 f"A chunk ending at {offset_end} was reported sent after {self._sent_bytes}; "
                 "report every chunk once, in order."
             )
-        if self.in_flight_bytes == 0:
+        if self._sent_bytes == self._acked_bytes:
             self._burst_started_s = self._busy_from_s = now
             self._window_start_s = None
             self._heard_s = now + (self._round_trip_s or 0.0)

@@ -123,7 +123,11 @@ def _append_varint(target: bytearray, value: int) -> None:
 
 
 class BlockParser:
-    """Cuts a contiguous payload stream, fed in any pieces, into blocks."""
+    """Cuts a contiguous payload stream, fed in any pieces, into blocks.
+
+    Attributes:
+        boundary: stream offset of the end of the last complete block; to be read, not set.
+    """
 
     def __init__(self, limits: BlockLimits | None = None) -> None:
         self._limits = limits or BlockLimits()
@@ -132,13 +136,8 @@ class BlockParser:
         self._body: list[Piece] = []
         self._body_missing = 0
         self._offset = 0
-        self._boundary = 0
+        self.boundary = 0
         self._blocks = 0
-
-    @property
-    def boundary(self) -> int:
-        """Stream offset of the end of the last complete block."""
-        return self._boundary
 
     def feed(self, data: bytes | memoryview) -> tuple[Block, ...]:
         """Takes the next piece of the stream; returns the blocks it completes.
@@ -170,11 +169,11 @@ class BlockParser:
         """Raises:
         PayloadError: the stream ended inside a block.
         """
-        if self._boundary != self._offset:
+        if self.boundary != self._offset:
             raise PayloadError(
-                f"The payload ends {self._offset - self._boundary} bytes into a block; "
+                f"The payload ends {self._offset - self.boundary} bytes into a block; "
                 "send whole blocks.",
-                boundary=self._boundary,
+                boundary=self.boundary,
                 received=self._offset,
             )
 
@@ -205,8 +204,8 @@ class BlockParser:
         return position + len(piece)
 
     def _complete(self, header: BlockHeader) -> Block:
-        block = Block(header, tuple(self._body), self._boundary, self._offset)
-        self._boundary = self._offset
+        block = Block(header, tuple(self._body), self.boundary, self._offset)
+        self.boundary = self._offset
         self._blocks += 1
         self._header = None
         self._body = []

@@ -8,6 +8,7 @@ may send at all is the business of TLS and tokens.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, Self
 
 import xxhash
@@ -16,9 +17,8 @@ DIGEST_BYTES = 16
 _ENTRY: Final = struct.Struct(">QQ")
 
 
-def chunk_checksum(data: bytes | memoryview) -> int:
-    """xxh3-64 of one chunk."""
-    return xxhash.xxh3_64_intdigest(data)
+chunk_checksum: Final[Callable[[bytes | memoryview], int]] = xxhash.xxh3_64_intdigest
+"""xxh3-64 of one chunk."""
 
 
 class PayloadDigest:

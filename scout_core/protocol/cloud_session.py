@@ -212,8 +212,8 @@ class CloudSession:
                 self._receiver.window.allocate(event.rate_bytes_per_s, now)
                 return self._acknowledge_if_receiving(now)
             case PayloadConsumed():
-                self._receiver.consumed(event.offset)
-                return self._acknowledge_if_receiving(now)
+                credit_waited = self._receiver.consumed(event.offset)
+                return self._acknowledge_if_receiving(now) if credit_waited else ()
             case TokenProduced():
                 self._tokens.append(event.token)
                 return self._if_attached(SendToken(event.token), now)
@@ -263,12 +263,16 @@ class CloudSession:
         return tuple(actions)
 
     def _chunk(self, event: ChunkReceived, now: float) -> tuple[CloudAction, ...]:
-        self._expect_unfinished("chunk")
+        if self._finish is not None:
+            self._expect_unfinished("chunk")
         deliveries = self._receiver.chunk(event, now)
         if self._states.current is CloudState.DECIDING:
             self._undelivered += deliveries
             return ()
-        return (*self._acknowledge_if_receiving(now), *deliveries)
+        acknowledged = self._receiver.acknowledge(now)
+        if acknowledged:
+            self._sent_at = now
+        return (*acknowledged, *deliveries)
 
     def _finished(self, event: FinishReceived, now: float) -> tuple[CloudAction, ...]:
         if self._finish_on_stream:

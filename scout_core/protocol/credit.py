@@ -64,49 +64,40 @@ PACING_BURST_S = 0.1
 
 
 class CreditLedger:
-    """The sender's book: ``acked ≤ sent ≤ limit``, none of which decreases within one stream."""
+    """The sender's book: ``acked ≤ sent ≤ limit``, none of which decreases within one stream.
+
+    Attributes, to be read and not set:
+        limit: bytes that may have been sent in total.
+        sent: bytes sent in total.
+        acked: bytes that the receiver has without a gap.
+    """
 
     def __init__(self, limit_bytes: int = 0) -> None:
         if limit_bytes < 0:
             raise LocalProtocolError(f"Credit must not be negative, got {limit_bytes}.")
-        self._limit = limit_bytes
-        self._sent = 0
-        self._acked = 0
-
-    @property
-    def limit(self) -> int:
-        """Bytes that may have been sent in total."""
-        return self._limit
-
-    @property
-    def sent(self) -> int:
-        """Bytes sent in total."""
-        return self._sent
-
-    @property
-    def acked(self) -> int:
-        """Bytes that the receiver has without a gap."""
-        return self._acked
+        self.limit = limit_bytes
+        self.sent = 0
+        self.acked = 0
 
     @property
     def available(self) -> int:
         """Bytes that may be sent now; never negative."""
-        return self._limit - self._sent
+        return self.limit - self.sent
 
     @property
     def unacked(self) -> int:
         """Bytes on their way: the backlog; never negative."""
-        return self._sent - self._acked
+        return self.sent - self.acked
 
     def grant(self, limit_bytes: int) -> None:
         """Raises:
         RemoteProtocolError: the limit would decrease.
         """
-        if limit_bytes < self._limit:
+        if limit_bytes < self.limit:
             raise RemoteProtocolError(
-                f"Credit decreased from {self._limit} to {limit_bytes}; it is cumulative."
+                f"Credit decreased from {self.limit} to {limit_bytes}; it is cumulative."
             )
-        self._limit = limit_bytes
+        self.limit = limit_bytes
 
     def record_sent(self, size_bytes: int) -> None:
         """Raises:
@@ -116,17 +107,17 @@ class CreditLedger:
             raise LocalProtocolError(
                 f"Cannot send {size_bytes} bytes with a credit of {self.available}; wait for more."
             )
-        self._sent += size_bytes
+        self.sent += size_bytes
 
     def record_acked(self, received_bytes: int) -> None:
         """Raises:
         RemoteProtocolError: the ack goes backwards or covers bytes never sent.
         """
-        if not self._acked <= received_bytes <= self._sent:
+        if not self.acked <= received_bytes <= self.sent:
             raise RemoteProtocolError(
-                f"Ack of {received_bytes} bytes is outside {self._acked}..{self._sent}."
+                f"Ack of {received_bytes} bytes is outside {self.acked}..{self.sent}."
             )
-        self._acked = received_bytes
+        self.acked = received_bytes
 
     def resume(self, offset: int, limit_bytes: int) -> None:
         """Starts again on a new stream at ``offset``, which everything sent before must cover.
@@ -135,14 +126,14 @@ class CreditLedger:
             RemoteProtocolError: the offset is behind what was acked or was never sent, or the
                 limit is below it.
         """
-        if not self._acked <= offset <= self._sent:
+        if not self.acked <= offset <= self.sent:
             raise RemoteProtocolError(
-                f"Cannot resume at {offset}; only {self._acked}..{self._sent} is possible."
+                f"Cannot resume at {offset}; only {self.acked}..{self.sent} is possible."
             )
         if limit_bytes < offset:
             raise RemoteProtocolError(f"Credit {limit_bytes} is below the resume offset {offset}.")
-        self._sent = self._acked = offset
-        self._limit = limit_bytes
+        self.sent = self.acked = offset
+        self.limit = limit_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,25 +162,24 @@ class CreditWindow:
     Args:
         policy: initial credit and cap.
         round_trip_s: as the sender measured it; 0: unknown.
+
+    Attributes, to be read and not set:
+        limit: bytes granted in total.
+        quantum_bytes: grants and acks smaller than this wait, so that each is worth its message.
     """
 
     def __init__(self, policy: CreditPolicy, round_trip_s: float) -> None:
         believed_s = round_trip_s if round_trip_s > 0.0 else UNKNOWN_ROUND_TRIP_S
         self._round_trip_s = min(max(believed_s, MIN_ROUND_TRIP_S), MAX_ROUND_TRIP_S)
         self._cap = policy.payload_limit_bytes
-        self._limit = policy.initial_bytes
+        self.limit = policy.initial_bytes
         self._received = 0
         self._arrivals = ArrivalRate(self._round_trip_s, max(believed_s, EARLY_SAMPLE_S))
         self._window = WINDOW_START_BYTES
-        self._quantum = WINDOW_START_BYTES // 8
+        self.quantum_bytes = WINDOW_START_BYTES // 8
         self._pacer: _Pacer | None = None
         self._best_goodput = 0.0
         self._startup_samples_left = STARTUP_PATIENCE_SAMPLES
-
-    @property
-    def limit(self) -> int:
-        """Bytes granted in total."""
-        return self._limit
 
     @property
     def received(self) -> int:
@@ -202,25 +192,25 @@ class CreditWindow:
         return self._window
 
     @property
-    def quantum_bytes(self) -> int:
-        """Grants and acks smaller than this wait, so that each is worth its message."""
-        return self._quantum
-
-    @property
     def goodput_bytes_per_s(self) -> float:
         """The arrival rate that the window is built on; 0.0 until it is known."""
         return self._arrivals.bytes_per_s
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether an allocation sets the rate of grants."""
+        return self._pacer is not None
 
     def check(self, end_offset: int) -> None:
         """Raises:
         CreditExceededError: a chunk that ends at ``end_offset`` is beyond the credit.
         """
-        if end_offset > self._limit:
+        if end_offset > self.limit:
             raise CreditExceededError(
-                f"A chunk ends at {end_offset}, beyond the credit of {self._limit}; "
+                f"A chunk ends at {end_offset}, beyond the credit of {self.limit}; "
                 "send only what was granted.",
                 end_offset=end_offset,
-                credit_bytes=self._limit,
+                credit_bytes=self.limit,
             )
 
     def arrived(self, received_bytes: int, now: float) -> None:
@@ -257,14 +247,14 @@ class CreditWindow:
         room = self._room()
         if self._is_worth_granting(room):
             pacer = self._pacer
-            self._limit += room if pacer is None else pacer.take(room, now)
-        return self._limit
+            self.limit += room if pacer is None else pacer.take(room, now)
+        return self.limit
 
     def promised(self, now: float) -> int:
         """Bytes granted in total, and what has gathered to be granted: at rate 0 it still comes."""
         if self._pacer is None:
-            return self._limit
-        return self._limit + min(max(self._room(), 0), self._pacer.gathered(now))
+            return self.limit
+        return self.limit + min(max(self._room(), 0), self._pacer.gathered(now))
 
     def next_grant_at(self, now: float) -> float | None:
         """When ``grant`` will give more without another arrival; None: not before one."""
@@ -276,12 +266,12 @@ class CreditWindow:
         return self._pacer.ready_at(room, now)
 
     def _room(self) -> int:
-        return min(self._received + self._window, self._cap) - self._limit
+        return min(self._received + self._window, self._cap) - self.limit
 
     def _is_worth_granting(self, room: int) -> bool:
         """A full quantum, or the last bytes under the cap, or the sender has nothing left."""
-        return room >= self._quantum or (
-            room > 0 and (self._limit + room == self._cap or self._received == self._limit)
+        return room >= self.quantum_bytes or (
+            room > 0 and (self.limit + room == self._cap or self._received == self.limit)
         )
 
     def _resize(self) -> None:
@@ -296,7 +286,7 @@ class CreditWindow:
         window = int(base + gain * goodput * self._round_trip_s)
         self._window = min(max(window, WINDOW_FLOOR_BYTES), WINDOW_MAX_BYTES)
         per_interval = int(goodput * GRANT_INTERVAL_S)
-        self._quantum = min(max(per_interval, self._window // 8), self._window // 2)
+        self.quantum_bytes = min(max(per_interval, self._window // 8), self._window // 2)
 
 
 class _Pacer:

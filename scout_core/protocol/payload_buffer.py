@@ -14,33 +14,32 @@ _COMPACT_AFTER_PIECES = 64
 
 
 class PayloadBuffer:
-    """Bytes [released, end) of the payload stream."""
+    """Bytes [released, end) of the payload stream.
+
+    Attributes:
+        end: bytes appended in total; to be read, not set.
+    """
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._starts: list[int] = []
         self._first = 0
         self._released = 0
-        self._end = 0
-
-    @property
-    def end(self) -> int:
-        """Bytes appended in total."""
-        return self._end
+        self.end = 0
 
     @property
     def held_bytes(self) -> int:
         """Bytes kept alive: whole pieces of which something is not released."""
         if self._first >= len(self._starts):
             return 0
-        return self._end - self._starts[self._first]
+        return self.end - self._starts[self._first]
 
     def append(self, data: bytes) -> None:
         """Keeps a reference to ``data``; empty data is dropped."""
         if data:
             self._pieces.append(data)
-            self._starts.append(self._end)
-            self._end += len(data)
+            self._starts.append(self.end)
+            self.end += len(data)
 
     def read(self, offset: int, size: int) -> bytes | memoryview:
         """``size`` bytes from ``offset``.
@@ -48,9 +47,9 @@ class PayloadBuffer:
         Raises:
             LocalProtocolError: the range was released or not appended yet.
         """
-        if not (self._released <= offset and 0 < size <= self._end - offset):
+        if not (self._released <= offset and 0 < size <= self.end - offset):
             raise LocalProtocolError(
-                f"Payload bytes {offset}..{offset + size} are not in {self._released}..{self._end}."
+                f"Payload bytes {offset}..{offset + size} are not in {self._released}..{self.end}."
             )
         index = bisect_right(self._starts, offset) - 1
         piece, skip = self._pieces[index], offset - self._starts[index]
@@ -67,7 +66,7 @@ class PayloadBuffer:
 
     def release(self, offset: int) -> None:
         """Frees pieces that end at or before ``offset``."""
-        self._released = max(self._released, min(offset, self._end))
+        self._released = max(self._released, min(offset, self.end))
         while self._first < len(self._pieces):
             piece_end = self._starts[self._first] + len(self._pieces[self._first])
             if piece_end > self._released:
@@ -82,7 +81,7 @@ class PayloadBuffer:
     def boundary_from(self, offset: int) -> int:
         """The first boundary between two appends at or after ``offset``; at most ``end``."""
         index = bisect_right(self._starts, offset - 1)
-        return self._starts[index] if index < len(self._starts) else self._end
+        return self._starts[index] if index < len(self._starts) else self.end
 
     def truncate(self, offset: int) -> None:
         """Withdraws everything from ``offset`` on, which must be a boundary between two appends.
@@ -95,11 +94,11 @@ class PayloadBuffer:
         index = bisect_right(self._starts, offset - 1)
         del self._pieces[index:]
         del self._starts[index:]
-        self._end = offset
+        self.end = offset
 
     def clear(self) -> None:
         """Frees everything; ``end`` stays."""
         self._pieces.clear()
         self._starts.clear()
         self._first = 0
-        self._released = self._end
+        self._released = self.end

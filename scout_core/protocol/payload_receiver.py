@@ -126,8 +126,9 @@ class PayloadReceiver:
             raise RemoteProtocolError("A switch lies beyond the end of the payload.")
         return due
 
-    def consumed(self, offset: int) -> None:
-        """Notes that the blocks up to ``offset`` need no memory here any more.
+    def consumed(self, offset: int) -> bool:
+        """Notes that the blocks up to ``offset`` need no memory here any more; returns whether
+        credit waited for that.
 
         Raises:
             LocalProtocolError: it goes backwards or beyond what was delivered.
@@ -136,7 +137,9 @@ class PayloadReceiver:
             raise LocalProtocolError(
                 f"Consumed {offset} is outside {self._consumed}..{self._parser.boundary}."
             )
+        credit_waited = self._is_overfull()
         self._consumed = offset
+        return credit_waited
 
     def grant(self, now: float) -> int:
         """The cumulative credit to announce now."""
@@ -149,7 +152,7 @@ class PayloadReceiver:
         """
         window = self._window
         before = window.limit
-        limit = self.grant(now)
+        limit = before if self._is_overfull() else window.grant(now)
         unacked = self._reassembler.received - self._acked
         actions: list[CloudAction] = []
         if unacked and (
@@ -171,7 +174,8 @@ class PayloadReceiver:
 
     def next_deadline(self, now: float) -> float | None:
         """When ``acknowledge`` has something to say without another chunk."""
-        grant_at = None if self._is_overfull() else self._window.next_grant_at(now)
+        paced = self._window.is_paced and not self._is_overfull()
+        grant_at = self._window.next_grant_at(now) if paced else None
         if self._reassembler.received == self._acked:
             return grant_at
         ack_at = self._acked_at + ACK_INTERVAL_S

@@ -22,19 +22,18 @@ Piece = bytes | memoryview
 
 
 class Reassembler:
-    """Puts chunks in order and checks them."""
+    """Puts chunks in order and checks them.
+
+    Attributes:
+        received: bytes received without a gap; to be read, not set.
+    """
 
     def __init__(self) -> None:
-        self._received = 0
+        self.received = 0
         self._digest = PayloadDigest()
         self._starts: list[int] = []
         self._segments: list[memoryview] = []
         self._waiting_bytes = 0
-
-    @property
-    def received(self) -> int:
-        """Bytes received without a gap."""
-        return self._received
 
     @property
     def waiting_bytes(self) -> int:
@@ -62,15 +61,15 @@ class Reassembler:
             )
         if chunk_checksum(data) != checksum:
             raise ChunkError(f"Checksum of the chunk at {offset} is wrong; send it again.")
-        if offset == self._received and not self._starts:
+        if offset == self.received and not self._starts:
             return (self._consume(data, checksum),)
         end = offset + len(data)
-        if end <= self._received:
+        if end <= self.received:
             return ()
         view = memoryview(data)
-        if offset < self._received:
-            view = view[self._received - offset :]
-            offset = self._received
+        if offset < self.received:
+            view = view[self.received - offset :]
+            offset = self.received
         self._keep_missing(offset, view, len(data))
         return self._take_ready()
 
@@ -81,8 +80,8 @@ class Reassembler:
         self._waiting_bytes = 0
 
     def _consume(self, piece: Piece, checksum: int) -> Piece:
-        self._received += len(piece)
-        self._digest.add(self._received, checksum)
+        self.received += len(piece)
+        self._digest.add(self.received, checksum)
         return piece
 
     def _keep_missing(self, offset: int, view: memoryview, chunk_bytes: int) -> None:
@@ -120,7 +119,7 @@ class Reassembler:
     def _take_ready(self) -> tuple[Piece, ...]:
         ready: list[Piece] = []
         taken = 0
-        while taken < len(self._starts) and self._starts[taken] == self._received:
+        while taken < len(self._starts) and self._starts[taken] == self.received:
             segment = self._segments[taken]
             self._waiting_bytes -= len(segment)
             # Hashed again, as it may be a part; chunks of one stream come in order and whole.

@@ -22,21 +22,20 @@ Transitions = Mapping[State, Mapping[type, tuple[State, ...]]]
 
 
 class StateTracker(Generic[State]):
-    """The present state of one machine, moved only along its table."""
+    """The present state of one machine, moved only along its table.
+
+    Attributes:
+        current: the state the machine is in; to be read, not set.
+    """
 
     def __init__(
         self, transitions: Transitions[State], initial: State, local_events: frozenset[type]
     ) -> None:
         self._transitions = transitions
         self._local_events = local_events
-        self._current = initial
+        self.current = initial
         self._following = transitions[initial]
         self._next: tuple[State, ...] = ()
-
-    @property
-    def current(self) -> State:
-        """The state the machine is in."""
-        return self._current
 
     def admit(self, event_type: type) -> bool:
         """Whether the event is to be handled; False: ignore it.
@@ -46,10 +45,10 @@ class StateTracker(Generic[State]):
         """
         following = self._following.get(event_type)
         if following is None:
-            message = f"{event_type.__name__} is not possible in state {self._current.name}."
+            message = f"{event_type.__name__} is not possible in state {self.current.name}."
             if event_type in self._local_events:
-                raise LocalProtocolError(message, state=self._current.name)
-            raise RemoteProtocolError(message, state=self._current.name)
+                raise LocalProtocolError(message, state=self.current.name)
+            raise RemoteProtocolError(message, state=self.current.name)
         self._next = following
         return bool(following)
 
@@ -62,7 +61,7 @@ class StateTracker(Generic[State]):
         """
         if state not in self._next:
             raise LocalProtocolError(
-                f"The table has no way from {self._current.name} to {state.name} here."
+                f"The table has no way from {self.current.name} to {state.name} here."
             )
         self._move(state)
 
@@ -71,5 +70,5 @@ class StateTracker(Generic[State]):
         self._move(state)
 
     def _move(self, state: State) -> None:
-        self._current = state
+        self.current = state
         self._following = self._transitions[state]  # kept: an enum's hash is a call of its own

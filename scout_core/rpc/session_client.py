@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 import grpc
@@ -289,9 +290,9 @@ class SessionClient:
         if sample is not None:
             self._link.observe(sample)
 
-    def _next_message(self, stream: _Stream) -> bytes | None:
-        """The payload's next message, which the writer of ``stream`` is about to write."""
-        if stream is not self._stream:
+    def _next_message(self, call: object) -> bytes | None:
+        """The payload's next message, which the writer of ``call`` is about to write."""
+        if self._stream is None or self._stream.call is not call:
             return None
         now = time.monotonic()
         action = self.machine.next_send(now)
@@ -314,8 +315,9 @@ class SessionClient:
         measured = self.measurements
         if measured.first_sent_s is None:
             measured.first_sent_s = now
-        measured.peak_unacked_bytes = max(measured.peak_unacked_bytes, self.machine.unacked_bytes)
         self._tracker.on_sent(end_offset, now)
+        unacked_bytes = self._tracker.in_flight_bytes
+        measured.peak_unacked_bytes = max(measured.peak_unacked_bytes, unacked_bytes)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -367,7 +369,7 @@ class SessionClient:
         call = self._channel.stream_stream(
             SESSION_METHOD, request_serializer=None, response_deserializer=None
         )(metadata=tenant_metadata(self._options.tenant))
-        stream = _Stream(call, StreamWriter(call, source=lambda: self._next_message(stream)))
+        stream = _Stream(call, StreamWriter(call, source=partial(self._next_message, call)))
         stream.writer.start()
         stream.reader = asyncio.create_task(self._read(stream))
         self._stream = stream

@@ -201,11 +201,10 @@ class ServedSession:
             self._close_outlet(PeerUnavailableError("The session ended; ask again."))
 
     def _perform(self, wanted: tuple[actions.CloudAction, ...]) -> None:
-        """Does what the machine wants done, and what its new state asks for."""
+        """Does what the machine wants done, and lets the edge be heard once it may speak."""
         if wanted:
             for action in join_credit(wanted):
                 self._perform_one(action)
-        self._let_go_of_suspended_stream()
         if not self._heard.is_set() and not self._machine.expects_silence:
             self._heard.set()
 
@@ -219,9 +218,14 @@ class ServedSession:
             wanted = self._machine.receive(event, now)
         except (RemoteProtocolError, PayloadError) as error:
             return (actions.Fail(error), actions.Discard())
-        if isinstance(event, events.CancelReceived):
-            log.info("session_cancelled", session=self.parameters.session_id)
-            self._close_outlet(None)  # the edge asked for this end
+        match event:
+            case events.CancelReceived():
+                log.info("session_cancelled", session=self.parameters.session_id)
+                self._close_outlet(None)  # the edge asked for this end
+            case events.ConnectionLost() | events.StreamEnded():
+                self._let_go_of_suspended_stream()
+            case _:
+                pass
         return wanted
 
     def _perform_one(self, action: actions.CloudAction | SendAckWithCredit) -> None:

@@ -241,7 +241,7 @@ class StreamWriter:
         self._outbox: BoundedQueue[bytes] = BoundedQueue(outbox_bytes)
         self._write_timeout_s = write_timeout_s
         self._is_writing = False
-        self._idle = asyncio.Event()
+        self._idle: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self.sent_bytes = 0
 
@@ -306,6 +306,7 @@ class StreamWriter:
         try:
             async with asyncio.timeout(self._write_timeout_s):
                 await self._outbox.drained()
+                self._idle = self._idle or asyncio.Event()
                 while self._is_writing:
                     self._idle.clear()
                     await self._idle.wait()
@@ -333,7 +334,8 @@ class StreamWriter:
                 return
             finally:
                 self._is_writing = False
-                self._idle.set()
+                if self._idle is not None:
+                    self._idle.set()
 
 
 async def read_stream(stream: ByteStream) -> bytes:
