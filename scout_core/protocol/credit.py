@@ -3,7 +3,7 @@
 ``CreditLedger`` is the sender's book, ``CreditWindow`` the receiver's rule for how far to let it
 go. The window holds what one round trip needs and little more:
 
-    W = clamp(min(64 KiB, 0.25 s · goodput) + 1.5 · goodput · round trip, 16 KiB, 8 MiB)
+    W = clamp(min(64 KiB, 0.25 s · goodput) + 1.5 · goodput · round trip, 16 KiB, 16 MiB)
 
 (64 KiB until goodput is known; 1.75 instead of 1.5 while it still grows at the start) so that the
 sender is never idle for want of credit while the backlog (sent − acked ≤ W) stays under two
@@ -36,7 +36,8 @@ still covers the time before the last growth of the window (BBR's rule, with its
 WINDOW_START_BYTES = 64 * KIB
 WINDOW_FLOOR_BYTES = 16 * KIB
 """One small chunk; at 0.1 Mbit/s that is 1.3 s."""
-WINDOW_MAX_BYTES = 8 * MIB
+WINDOW_MAX_BYTES = 16 * MIB
+"""At 1.5 GB/s, which two processes of one host reach, half of it is the grant of 5 ms below."""
 
 MIN_ROUND_TRIP_S = 0.01
 """Shortest round trip assumed. Between two event loops credit takes about 1 ms to come back even
