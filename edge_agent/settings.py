@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from scout_core.daemon.serving import MIB, Address, Identity, ServingSettings
+from scout_core.protocol.payload_sender import DEFAULT_CHUNK_BYTES
 
 
 class EdgeSettings(ServingSettings):
@@ -70,7 +71,7 @@ class EdgeSettings(ServingSettings):
         0.9, gt=0, lt=1, description="Least acceptable probability of meeting a deadline."
     )
     chunk_bytes: int = Field(
-        256 * 1024, ge=4_096, le=MIB, description="Largest payload chunk, in bytes."
+        DEFAULT_CHUNK_BYTES, ge=4_096, le=MIB, description="Largest payload chunk, in bytes."
     )
     lookahead_bytes: int = Field(
         0,

@@ -21,7 +21,7 @@ from scout.v1 import transport_pb2, transport_pb2_grpc
 
 from scout_core.control.estimator import GoodputEstimator
 from scout_core.errors import PeerUnavailableError
-from scout_core.evaluation.transport_payload import MIB, Payload
+from scout_core.evaluation.transport_payload import Payload
 from scout_core.evaluation.transport_sink import COUNT_BYTES
 from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint, SessionId
 from scout_core.protocol.edge_session import EdgeTimeouts
@@ -35,7 +35,7 @@ from scout_core.rpc.tenancy import DEFAULT_TENANT
 
 CHUNK_BYTES: Final = DEFAULT_CHUNK_BYTES
 """The longest chunk of the session, and of its peers."""
-LOOKAHEAD_BYTES: Final = 2 * MIB
+LOOKAHEAD_BYTES: Final = 0
 """The edge agent's default."""
 CONNECT_TIMEOUT_S: Final = 10.0
 

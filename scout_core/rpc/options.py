@@ -11,7 +11,7 @@ from typing import Final
 
 MIB: Final = 1024 * 1024
 MAX_CHUNK_BYTES: Final = MIB
-"""Largest chunk a peer may send; 256 KiB is the normal size (STYLE, trap 15)."""
+"""Largest chunk a peer may send; ours have up to 512 KiB (STYLE, trap 15)."""
 MAX_MESSAGE_BYTES: Final = 4 * MIB
 """Cap for every message in both directions; the sender fails first, before bytes cross the link."""
 
