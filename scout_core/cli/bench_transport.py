@@ -43,7 +43,7 @@ MEGABYTE = 1_000_000
     help="Payload of each loopback upload.",
 )
 @click.option(
-    "--turns", type=click.IntRange(min=1), default=15, show_default=True, help="Loopback turns."
+    "--turns", type=click.IntRange(min=1), default=45, show_default=True, help="Loopback turns."
 )
 @click.option(
     "--seconds",
