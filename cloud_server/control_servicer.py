@@ -19,9 +19,10 @@ from cloud_server.uplink import Uplink
 from scout_core.allocation.offer import GroupId
 from scout_core.errors import PeerTimeoutError, RemoteProtocolError, RequestError
 from scout_core.modes import AgentId
+from scout_core.rpc.bounded_queue import StreamEnded
 from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode, mode_from_wire
 from scout_core.rpc.registration import cost_messages, model_message
-from scout_core.rpc.stream import StreamEnded, StreamPump
+from scout_core.rpc.stream import StreamPump
 from scout_core.rpc.tenancy import tenant_of
 from scout_core.version import VERSION
 

@@ -25,6 +25,7 @@ from scout_core.control.probe import ProbeBudget
 from scout_core.control.samples import TransferSample
 from scout_core.errors import PeerTimeoutError, PeerUnavailableError, ScoutError
 from scout_core.modes import Mode, SessionId, TenantId
+from scout_core.rpc.bounded_queue import StreamEnded
 from scout_core.rpc.handlers import ATTACH_METHOD
 from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
 from scout_core.rpc.registration import (
@@ -35,7 +36,7 @@ from scout_core.rpc.registration import (
     model_message,
 )
 from scout_core.rpc.status import error_from_call
-from scout_core.rpc.stream import StreamEnded, StreamPump
+from scout_core.rpc.stream import StreamPump
 from scout_core.rpc.tenancy import tenant_metadata
 from scout_core.version import VERSION
 

@@ -23,12 +23,13 @@ from scout_core.errors import PeerUnavailableError, ScoutError
 from scout_core.modes import AgentId, ContextHash, Mode, ModelFingerprint, SessionId
 from scout_core.protocol import actions, events
 from scout_core.protocol.opening import Offer, OpenParameters
+from scout_core.rpc.bounded_queue import StreamEnded
 from scout_core.rpc.channel import open_channel
 from scout_core.rpc.handlers import ATTACH_METHOD, SESSION_METHOD
 from scout_core.rpc.messages import MODE_TO_WIRE, decode
 from scout_core.rpc.options import ChannelRole
 from scout_core.rpc.session_wire import decode_cloud, encode_edge
-from scout_core.rpc.stream import StreamEnded, StreamPump
+from scout_core.rpc.stream import StreamPump
 from scout_core.rpc.tenancy import DEFAULT_TENANT, tenant_metadata
 from scout_core.sampling import SamplingOptions
 from scout_core.version import VERSION

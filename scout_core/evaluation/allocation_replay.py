@@ -33,13 +33,14 @@ from scout_core.protocol.checksum import chunk_checksum
 from scout_core.protocol.edge_session import EdgeTimeouts
 from scout_core.protocol.opening import CAUSE_ALLOCATION, Offer, OpenParameters
 from scout_core.protocol.payload_sender import SendPolicy
+from scout_core.rpc.bounded_queue import StreamEnded
 from scout_core.rpc.channel import open_channel
 from scout_core.rpc.handlers import ATTACH_METHOD, SESSION_METHOD
 from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
 from scout_core.rpc.options import ChannelRole
 from scout_core.rpc.session_client import Outcome, SessionClient, SessionOptions
 from scout_core.rpc.session_wire import encode_edge
-from scout_core.rpc.stream import StreamEnded, StreamWriter
+from scout_core.rpc.stream import StreamWriter
 from scout_core.rpc.tenancy import DEFAULT_TENANT, tenant_metadata
 from scout_core.sampling import SamplingOptions
 from scout_core.version import VERSION

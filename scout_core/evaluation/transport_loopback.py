@@ -49,8 +49,8 @@ class LoopbackOptions:
     """``turns`` of all contenders are measured after one that is not.
 
     Where the kernel puts the threads of the two processes, anew for each connection, makes an
-    upload up to twice as fast: one turn's ratio says little, and the median of 15 turns still
-    varies by 0.06 from run to run, that of 45 by 0.035.
+    upload up to twice as fast: one turn's ratio says little, and even the median of 15 turns varies
+    by some hundredths from run to run.
     """
 
     payload_bytes: int = 256_000_000

@@ -31,10 +31,11 @@ from scout_core.protocol.edge_session import EdgeSession, EdgeTimeouts
 from scout_core.protocol.edge_states import EdgeState
 from scout_core.protocol.opening import OpenParameters
 from scout_core.protocol.payload_sender import SendPolicy
+from scout_core.rpc.bounded_queue import BoundedQueue, StreamEnded
 from scout_core.rpc.handlers import SESSION_METHOD
 from scout_core.rpc.session_wire import decode_cloud, encode_edge
 from scout_core.rpc.status import error_from_call
-from scout_core.rpc.stream import BoundedQueue, StreamEnded, StreamWriter, read_stream
+from scout_core.rpc.stream import StreamWriter, read_stream
 from scout_core.rpc.tenancy import tenant_metadata
 
 INBOX_BYTES: Final = 8 * 1024 * 1024

@@ -29,19 +29,14 @@ from scout_core.protocol.blocks import Block
 from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
 from scout_core.protocol.opening import OpenParameters, UplinkShare
+from scout_core.rpc.bounded_queue import BoundedQueue, StreamEnded
 from scout_core.rpc.session_wire import (
     SendAckWithCredit,
     decode_edge,
     encode_cloud,
     join_credit,
 )
-from scout_core.rpc.stream import (
-    DEFAULT_WRITE_TIMEOUT_S,
-    BoundedQueue,
-    StreamEnded,
-    StreamWriter,
-    read_stream,
-)
+from scout_core.rpc.stream import DEFAULT_WRITE_TIMEOUT_S, StreamWriter, read_stream
 
 INBOX_BYTES: Final = 2 * 1024 * 1024
 OPEN_TIMEOUT_S: Final = 10.0

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scout_core.rpc.stream import BoundedQueue, StreamEnded
+from scout_core.rpc.bounded_queue import BoundedQueue, StreamEnded
 
 
 async def test_items_leave_in_the_order_they_came() -> None:

@@ -9,7 +9,8 @@ import grpc
 import pytest
 
 from scout_core.errors import PeerTimeoutError, SlowConsumerError
-from scout_core.rpc.stream import StreamEnded, StreamPump, StreamWriter, read_stream
+from scout_core.rpc.bounded_queue import StreamEnded
+from scout_core.rpc.stream import StreamPump, StreamWriter, read_stream
 
 
 @dataclass
