@@ -18,7 +18,7 @@ from scout_core.errors import (
     UnknownContextError,
 )
 from scout_core.modes import Mode
-from scout_core.rpc.session_client import SessionMeasurements
+from scout_core.rpc.transfer_watch import SessionMeasurements
 
 SILENCE_S: Final = 2.5
 """A cloud that has said nothing for so long is not reachable: it repeats its last ack after 1.5 s

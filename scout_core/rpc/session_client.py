@@ -13,13 +13,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 import structlog
 
-from scout_core.control.acks import AckTracker
-from scout_core.control.samples import TransferSample
 from scout_core.errors import (
     DrainingError,
     RemoteProtocolError,
@@ -37,6 +35,7 @@ from scout_core.rpc.session_wire import decode_cloud, encode_edge
 from scout_core.rpc.status import error_from_call
 from scout_core.rpc.stream import StreamWriter, read_stream
 from scout_core.rpc.tenancy import tenant_metadata
+from scout_core.rpc.transfer_watch import LinkObserver, SessionMeasurements, TransferWatch
 
 INBOX_BYTES: Final = 8 * 1024 * 1024
 RECONNECT_PAUSE_S: Final = 0.2
@@ -48,25 +47,11 @@ QUIET_S: Final = 2.0
 not waited for at the end."""
 FINAL_CODES: Final = frozenset({"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 """Transport statuses that a new stream cannot heal."""
-SILENCE_POLL_S: Final = 0.1
-"""How often a session with bytes under way asks what it means that no ack comes."""
 
 PayloadItem = bytes | events.ModeSwitched
 """An encoded block, or the news that the following ones are coded otherwise."""
 Outcome = actions.SessionAccepted | actions.DeliverToken | actions.Complete
 log = structlog.get_logger("scout.rpc.session")
-
-
-class LinkObserver(Protocol):
-    """What learns of the link from a session's acks (``scout_core.control.estimator``)."""
-
-    def observe(self, sample: TransferSample) -> object:
-        """Takes a goodput observation."""
-        ...
-
-    def expected_bytes_per_s(self, now: float) -> float:
-        """What the link is believed to carry."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +63,6 @@ class SessionOptions:
     timeouts: EdgeTimeouts
     lookahead_bytes: int
     """Payload made before there is credit for it."""
-
-
-@dataclass(slots=True)
-class SessionMeasurements:
-    """What one session measured; times are ``time.monotonic`` seconds."""
-
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
-    first_sent_s: float | None = None
-    last_acked_s: float | None = None
-    resumes: int = 0
-    """Streams that took the place of a lost one and were accepted."""
-    busy_s: float = 0.0
-    """Time in which payload was under way on the session's latest stream."""
-    peak_unacked_bytes: int = 0
-    """Largest backlog (sent − acked) so far; whoever wants it from some moment on sets it to 0."""
-
-    @property
-    def transfer_s(self) -> float:
-        if self.first_sent_s is None or self.last_acked_s is None:
-            return 0.0
-        return self.last_acked_s - self.first_sent_s
 
 
 @dataclass(slots=True)
@@ -134,23 +97,26 @@ class SessionClient:
         on_outcome: Callable[[Outcome], None],
         link: LinkObserver,
     ) -> None:
-        self.measurements = SessionMeasurements()
         self.machine = EdgeSession(options.send_policy, options.timeouts)
         self.heard_s = time.monotonic()
         """When the cloud's last message came; until then, when the client was made."""
         self._channel = channel
         self._options = options
         self._on_outcome = on_outcome
-        self._link = link
         self._inbox: BoundedQueue[_Arrival] = BoundedQueue(INBOX_BYTES)
         self._room = asyncio.Event()
         self._stream: _Stream | None = None
-        self._tracker = AckTracker()
+        self._watch = TransferWatch(link)
         self._reconnecting: asyncio.Task[None] | None = None
         self._payload_bytes = 0
         self._cancel_sent = False
         self._broken: RemoteProtocolError | None = None
         """What an ack or a credit did that they may not do."""
+
+    @property
+    def measurements(self) -> SessionMeasurements:
+        """What the session has measured so far."""
+        return self._watch.measurements
 
     @property
     def payload_bytes(self) -> int:
@@ -163,7 +129,7 @@ class SessionClient:
         Raises:
             ScoutError: whatever ended the session early, from either end.
         """
-        self._tracker = AckTracker(round_trip_s=parameters.round_trip_s)
+        self._watch.expect_round_trip(parameters.round_trip_s)
         feeding = asyncio.create_task(self._feed(payload))
         try:
             self._connect()
@@ -172,7 +138,7 @@ class SessionClient:
                 arrival = await self._inbox.get_until(self._next_look())
                 for action in self._advance(arrival):
                     await self._perform(action)
-                self._note_silence()
+                self._watch.note_silence(time.monotonic())
                 self._make_room()
                 self._pull()
                 if feeding.done():
@@ -250,7 +216,7 @@ class SessionClient:
             return ()
         performed = self.machine.receive(arrival.event, now)
         if isinstance(arrival.event, events.Acked):
-            self._note_ack(arrival.event, now)
+            self._watch.acked(arrival.event.received_bytes, arrival.event.arrival_us, now)
         return performed
 
     def _take(self, event: events.EdgePeerEvent, stream: _Stream) -> None:
@@ -267,29 +233,12 @@ class SessionClient:
         self._make_room()
         self._pull()
 
-    def _note_ack(self, ack: events.Acked, now: float) -> None:
-        self.measurements.last_acked_s = now
-        sample = self._tracker.on_ack(ack.received_bytes, now, ack.arrival_us)
-        self.measurements.busy_s = self._tracker.busy_s
-        if sample is not None:
-            self._link.observe(sample)
-
     def _next_look(self) -> float | None:
         """When the loop looks at its clock, if nothing comes before."""
-        due = self.machine.next_deadline()
-        if self._tracker.in_flight_bytes == 0:
-            return due
-        look = time.monotonic() + SILENCE_POLL_S
-        return look if due is None else min(due, look)
-
-    def _note_silence(self) -> None:
-        """A link that was believed fast and brings no ack is news before the ack comes."""
-        if self._tracker.in_flight_bytes == 0:
-            return
-        now = time.monotonic()
-        sample = self._tracker.on_silence(now, self._link.expected_bytes_per_s(now))
-        if sample is not None:
-            self._link.observe(sample)
+        due, look = self.machine.next_deadline(), self._watch.next_look(time.monotonic())
+        if due is None or look is None:
+            return due if look is None else look
+        return min(due, look)
 
     def _next_message(self, call: object) -> bytes | None:
         """The payload's next message, which the writer of ``call`` is about to write."""
@@ -299,10 +248,11 @@ class SessionClient:
         action = self.machine.next_send(now)
         match action:
             case actions.SendChunk():
-                self._note_chunk(action.offset + len(action.data), now)
+                self._watch.chunk_sent(action.offset + len(action.data), now)
+                self._make_room()
             case None:
                 if self.machine.is_credit_blocked:
-                    self._tracker.on_credit_blocked()
+                    self._watch.credit_blocked()
                 return None
             case actions.SendFinish():
                 self._inbox.stir()  # the machine now waits for the answer
@@ -311,15 +261,6 @@ class SessionClient:
         message = encode_edge(action)
         self.measurements.uplink_bytes += len(message)
         return message
-
-    def _note_chunk(self, end_offset: int, now: float) -> None:
-        measured = self.measurements
-        if measured.first_sent_s is None:
-            measured.first_sent_s = now
-        self._tracker.on_sent(end_offset, now)
-        unacked_bytes = self._tracker.in_flight_bytes
-        measured.peak_unacked_bytes = max(measured.peak_unacked_bytes, unacked_bytes)
-        self._make_room()
 
     def _make_room(self) -> None:
         if not self._room.is_set() and self._ahead_bytes <= self._options.lookahead_bytes:
@@ -334,11 +275,7 @@ class SessionClient:
                 await self._send(encode_edge(action))
             case actions.SessionAccepted(_, _, resumed):
                 if resumed:
-                    self.measurements.resumes += 1
-                    self._tracker = AckTracker(
-                        resume_offset=self.machine.acked_bytes,
-                        round_trip_s=self._tracker.round_trip_s or 0.0,
-                    )
+                    self._watch.resumed(self.machine.acked_bytes)
                 self._on_outcome(action)
             case actions.DeliverToken() | actions.Complete():
                 self._on_outcome(action)

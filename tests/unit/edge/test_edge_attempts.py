@@ -15,7 +15,7 @@ from scout_core.errors import (
 )
 from scout_core.modes import ContextHash, Mode
 from scout_core.rpc.requests import ContextReference, GenerateParameters
-from scout_core.rpc.session_client import SessionMeasurements
+from scout_core.rpc.transfer_watch import SessionMeasurements
 from scout_core.sampling import SamplingOptions
 
 LOST = PeerUnavailableError("lost; start a new one.", acked_bytes=900, resume_offset=0)
