@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from scout_core.evaluation.dataset import load_examples
 from scout_core.evaluation.training.adapter import LowRank, average_of, load_adapter, save_adapter
-from scout_core.evaluation.training.base_weights import ready_model
-from scout_core.evaluation.training.calibration import cloud_features, fit_heads
 from scout_core.evaluation.training.corpus import (
-    Item,
-    Splits,
     long_splits,
     short_splits,
-    writing_passages,
 )
-from scout_core.evaluation.training.long_mix import (
-    covid_examples,
-    embedded_examples,
-    supporting_examples,
-)
-from scout_core.evaluation.training.recurring_spans import recurring_span_examples
 from scout_core.evaluation.training.scout import (
     ItemFeeder,
     Scout,
@@ -50,11 +38,10 @@ from scout_core.evaluation.training.scout import (
 )
 from scout_core.evaluation.training.scout_figures import (
     RETENTIONS,
-    Scores,
     best_width,
-    head_scores,
     scored,
 )
+from scout_core.evaluation.training.scout_material import cloud_heads, material_of, taught
 from scout_core.evaluation.training.trainer import Schedule, optimise
 from scout_core.evaluation.training.visit import Visit, note, open_visit
 from scout_core.selection.lexical import FEATURES
@@ -62,8 +49,6 @@ from scout_core.selection.readout import Readout, ReadoutShape, fresh_readout, l
 
 LAYERS = 10
 STEPS = 2500
-FEATURES_HELD = 2_000
-"""Items whose attention over all heads is held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,69 +159,6 @@ def train_scout(
     visit.figures["run"] = {**asdict(variant), **asdict(outcome)}
     adapter = None if adapter_average is None else adapter_average.shadow
     return Scout(adapter, shadow, scout.layers)
-
-
-def teacher_targets(scores: Scores, items: Sequence[Item]) -> dict[int, NDArray[np.float32]]:
-    """Per item (by identity) the cloud's calibrated scores as a distribution."""
-    out: dict[int, NDArray[np.float32]] = {}
-    for row, item in zip(scores, items, strict=True):
-        raised = np.exp(row - row.max())
-        out[id(item)] = raised / raised.sum()
-    return out
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """Training items by kind; all have a span."""
-
-    human: list[Item]
-    made: list[Item]
-    blanks: list[Item]
-    covid: list[Item]
-    longer: list[Item]
-
-    def everything(self) -> list[Item]:
-        return [*self.human, *self.made, *self.blanks, *self.covid, *self.longer]
-
-
-def material_of(visit: Visit, short: Splits, long: Splits, synthetic_path: Path) -> Material:
-    synthetic = load_examples(synthetic_path)
-    passages = [pair for pair in writing_passages(visit.data, short, long, 3) if pair[0] != "prose"]
-    blanks = recurring_span_examples(list(dict.fromkeys(passages)), 6000, 1)
-    gold = supporting_examples(visit.data, long, 5)
-    mixed = embedded_examples([*short.train, *synthetic, *blanks], long, 900, 4)
-
-    def spanned(items: Sequence[Item], limit: int) -> list[Item]:
-        return [item for item in items if item.spans and len(item.context) < limit]
-
-    return Material(
-        human=spanned(visit.items([*short.train, *gold]), 1200),
-        made=spanned(visit.items(synthetic), 1200),
-        blanks=spanned(visit.items(blanks), 1200),
-        covid=spanned(visit.items(covid_examples(visit.data, long)), 1200),
-        longer=spanned(visit.items([*mixed, *long.train]), 6000),
-    )
-
-
-def cloud_heads(visit: Visit, cloud: LowRank, human: Sequence[Item]) -> torch.Tensor:
-    """The cloud's own calibrated heads, fitted on up to 700 training questions."""
-    model = ready_model(visit.base, visit.shape, cloud, visit.stop)
-    fitted_on = random.Random(0).sample(human, min(700, len(human)))  # noqa: S311 - reproducible
-    seen = cloud_features(model, visit.prompter, fitted_on)
-    return fit_heads(seen, fitted_on, l2=1e-4, device=model.device)
-
-
-def taught(
-    visit: Visit, cloud: LowRank, heads: torch.Tensor, items: Sequence[Item]
-) -> dict[int, NDArray[np.float32]]:
-    """``teacher_targets`` of many items, some at a time: their features are large."""
-    model = ready_model(visit.base, visit.shape, cloud, visit.stop)
-    out: dict[int, NDArray[np.float32]] = {}
-    for first in range(0, len(items), FEATURES_HELD):
-        part = items[first : first + FEATURES_HELD]
-        seen = cloud_features(model, visit.prompter, part)
-        out |= teacher_targets(head_scores(seen, heads), part)
-    return out
 
 
 def run(visit: Visit, variant: Variant, options: argparse.Namespace) -> None:
