@@ -23,12 +23,7 @@ from scout_core.allocation.events import CapacitySample
 from scout_core.allocation.group import GroupStatus
 from scout_core.allocation.offer import GroupId
 from scout_core.modes import SessionId
-from scout_core.protocol.credit import (
-    PACING_INTERVAL_S,
-    PACING_PATIENCE_S,
-    PACING_QUANTUM_MIN_BYTES,
-    UNKNOWN_ROUND_TRIP_S,
-)
+from scout_core.protocol.credit import credit_lag_s
 
 FIRST_GUESS_BYTES_PER_S: Final = 125_000.0
 """1 Mbit/s: where learning begins; it doubles in half a second while nothing queues."""
@@ -118,7 +113,9 @@ class CapacityWatch:
         stretch.granted_bytes += before.rate_bytes_per_s * span_s
         stretch.arrived_bytes += arrived
         outstanding = session.port.credit_bytes - received
-        waiting_s = outstanding * span_s / max(arrived, 1) - _unloaded_s(session)
+        waiting_s = outstanding * span_s / max(arrived, 1) - credit_lag_s(
+            session.rate_bytes_per_s, session.opening.round_trip_s
+        )
         stretch.waiting_s = min(stretch.waiting_s, max(waiting_s, 0.0))
 
     def _conclude(self, status: GroupStatus, now: float) -> CapacitySample | None:
@@ -141,10 +138,3 @@ class CapacityWatch:
 def _mark(session: ScheduledSession, now: float) -> _Mark:
     received, rate = session.port.received_bytes, session.rate_bytes_per_s
     return _Mark(now, received, rate, received > session.base_bytes and rate > 0)
-
-
-def _unloaded_s(session: ScheduledSession) -> float:
-    """From credit to arrival where nothing queues: a round trip, and what one grant lasts."""
-    patient_s = min(PACING_QUANTUM_MIN_BYTES / max(session.rate_bytes_per_s, 1), PACING_PATIENCE_S)
-    round_trip_s = session.opening.round_trip_s or UNKNOWN_ROUND_TRIP_S
-    return round_trip_s + max(PACING_INTERVAL_S, patient_s)

@@ -59,14 +59,21 @@ class Decisions:
                 case Report():
                     self.report(action, self._group_of(session, action.agent))
                     if session is not None:
-                        self._act_on(action.kind, session)
+                        self._act_on(action.kind, session, now)
                 case _:
                     assert_never(action)
 
-    def set_rate(self, session: ScheduledSession, rate_bytes_per_s: float) -> None:
-        """Paces the session's credit from now on; one that is not accepted yet has none."""
-        if session.accepted and session.rate_bytes_per_s != rate_bytes_per_s:
-            session.port.post(events.RateAllocated(rate_bytes_per_s))
+    def set_rate(self, session: ScheduledSession, rate_bytes_per_s: float, now: float) -> None:
+        """Paces the session's credit from now on; one that is not accepted yet has none.
+
+        One whose share is taken back before it had any credit gets none: with a few bytes of it a
+        block would be coded that then waits for its turn, however it is wanted by then.
+        """
+        # A rate of 0 is said again: under another offer its few bytes may be all that is needed.
+        is_news = rate_bytes_per_s == 0.0 or session.rate_bytes_per_s != rate_bytes_per_s
+        if session.accepted and is_news:
+            releases = session.has_credit or session.is_promised(now)
+            session.port.post(events.RateAllocated(rate_bytes_per_s, releases))
         session.rate_bytes_per_s = rate_bytes_per_s
 
     def release(self, session: ScheduledSession) -> None:
@@ -114,7 +121,7 @@ class Decisions:
         session.offer = grant.offer
         self._metrics.granted(seat.group, seat.tenant, grant)
         if session.accepted:
-            self.set_rate(session, grant.rate_bytes_per_s)
+            self.set_rate(session, grant.rate_bytes_per_s, now)
             if moved:
                 lease_s = grant.expires_at_s - now
                 seat.advise(Advice(session.opening.session_id, session.share(), lease_s))
@@ -147,10 +154,10 @@ class Decisions:
         )
         session.port.post(events.Abort(refusal(reject.cause, retry_after_s, earliest_s)))
 
-    def _act_on(self, kind: ReportKind, session: ScheduledSession) -> None:
+    def _act_on(self, kind: ReportKind, session: ScheduledSession, now: float) -> None:
         match kind:
             case ReportKind.LEASE_EXPIRED:
-                self.set_rate(session, 0.0)
+                self.set_rate(session, 0.0, now)
             case ReportKind.FORGOTTEN:
                 self._books.remove(session)
                 error = PeerTimeoutError(

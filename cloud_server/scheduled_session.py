@@ -127,6 +127,16 @@ class ScheduledSession:
         left = declared - (self.port.received_bytes - self.base_bytes)
         return left < self.rate_bytes_per_s * ENDING_S
 
+    @property
+    def has_credit(self) -> bool:
+        """Whether any credit was given to it."""
+        return self.port.credit_bytes > 0
+
+    def is_promised(self, now: float) -> bool:
+        """Whether its credit, with what has gathered, covers the offer it was granted."""
+        declared = self.alternatives[self.offer].offer.payload_bytes
+        return self.port.promised_bytes(now) - self.base_bytes >= declared
+
     def share(self) -> UplinkShare:
         """What its edge is told."""
         chosen = self.alternatives[self.offer]

@@ -38,6 +38,7 @@ from scout_core.allocation.scheduler import UplinkScheduler
 from scout_core.errors import ScoutError
 from scout_core.modes import AgentId, SessionId, TenantId
 from scout_core.protocol import events
+from scout_core.protocol.credit import credit_lag_s
 
 BEATS_PER_LEASE: Final = 2.5
 """A lease outlasts two heartbeats, or a late one would cost an agent its share."""
@@ -105,6 +106,16 @@ class Uplink:
         self._seating.expect_welcome(agent, self._clock())
         return seat
 
+    def delivery_s(self, seat: UplinkSeat, round_trip_s: float) -> float:
+        """From a byte's place in the schedule to its arrival: see ``credit_lag_s``."""
+        now = self._clock()
+        capacity = next(
+            status.capacity_bytes_per_s
+            for status in self._scheduler.status(now)
+            if status.group == seat.group
+        )
+        return credit_lag_s(capacity, round_trip_s)
+
     def status(self) -> tuple[GroupStatus, ...]:
         """Every scheduled group that an agent has used."""
         return self._scheduler.status(self._clock())
@@ -138,9 +149,10 @@ class Uplink:
         if not self._seating.holds(seat):
             return
         self._seating.leave(seat)
-        self._tell(AgentDied(seat.agent), self._clock())
+        now = self._clock()
+        self._tell(AgentDied(seat.agent), now)
         for session in self._books.of(seat.agent):
-            self._decisions.set_rate(session, 0.0)
+            self._decisions.set_rate(session, 0.0, now)
 
     def open(self, opening: Opening, seat: UplinkSeat, port: PacedSession) -> None:
         """A new session; it is accepted, or refused, by what the scheduler decides."""

@@ -141,6 +141,7 @@ class PayloadSource:
 
     async def _full_kv(self) -> AsyncIterator[PayloadItem]:
         async for start, kv in self._kv_parts(self._replica()):
+            await self._steering.turn()
             verdict = self._steering.consider(self.mode, start, time.monotonic())
             match verdict:
                 case SwitchTo(remainder, _, cause):

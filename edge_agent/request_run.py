@@ -177,6 +177,8 @@ class RequestRun:
             self._attachment.round_trip_s,
             guidance,
         )
+        if guidance is not None:
+            steering.turn = client.credited
         source = PayloadSource(self._host, self._question, plan, steering)
         forecast = self._host.estimator.forecast(time.monotonic(), self._attachment.round_trip_s)
         return _Attempt(plan, view, client, source, forecast, outcomes, guidance)

@@ -8,7 +8,7 @@ Blocks are position-major, so whatever was sent stays useful. The rule is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from edge_agent.attachment import CloudView
@@ -37,6 +37,10 @@ STEERED = (Mode.KV_BF16, Mode.KV_INT8, Mode.KV_INT4)
 """Modes whose remaining blocks can be coded in any of the others."""
 
 
+async def _at_once() -> None:
+    """Nobody waits for a turn."""
+
+
 @dataclass(slots=True)
 class Steering:
     """Watches one transfer.
@@ -46,6 +50,7 @@ class Steering:
         round_trip_s: smallest round trip to the cloud.
         guidance: on a scheduled uplink the cloud's scheduler decides instead: what this end sees of
             the link is the share that it was given.
+        turn: on a scheduled uplink waits until the session has credit for more.
     """
 
     host: EdgeHost
@@ -55,6 +60,7 @@ class Steering:
     backlog_bytes: Callable[[], int]
     round_trip_s: float
     guidance: Guidance | None = None
+    turn: Callable[[], Awaitable[None]] = _at_once
     _switched_s: float = field(default_factory=time.monotonic)
     _link_bytes_per_s: float = 0.0
     """As last forecast; 0: not yet."""

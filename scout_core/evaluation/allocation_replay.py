@@ -189,7 +189,7 @@ class ReplayAgent:
                     pass
 
         client = SessionClient(self._data, _options(), note, GoodputEstimator())
-        payload = self._items(parameters, accepted, outcome, lies=lies)
+        payload = self._items(client, parameters, accepted, outcome, lies=lies)
         try:
             await client.run(parameters, payload)
         except ScoutError as error:
@@ -201,6 +201,7 @@ class ReplayAgent:
 
     async def _items(
         self,
+        client: SessionClient,
         parameters: OpenParameters,
         accepted: asyncio.Future[Mode],
         outcome: ReplayOutcome,
@@ -211,6 +212,7 @@ class ReplayAgent:
         wanted, parts = await accepted, outcome.parts
         blocks = len(recorded[Mode.KV_BF16])
         for index in range(blocks):
+            await client.credited()
             wanted = self._advised.get(parameters.session_id, wanted)
             if wanted is not mode and not lies:
                 yield events.ModeSwitched(wanted, 1.0, CAUSE_ALLOCATION)

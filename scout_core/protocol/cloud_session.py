@@ -209,7 +209,7 @@ class CloudSession:
             case AcceptDecided():
                 return self._accepted(event, now)
             case RateAllocated():
-                self._receiver.window.allocate(event.rate_bytes_per_s, now)
+                self._receiver.window.allocate(event.rate_bytes_per_s, now, releases=event.releases)
                 return self._acknowledge_if_receiving(now)
             case PayloadConsumed():
                 credit_waited = self._receiver.consumed(event.offset)

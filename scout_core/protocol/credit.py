@@ -64,6 +64,18 @@ PACING_BURST_S = 0.1
 """A late tick may catch up this much of the allocated rate."""
 
 
+def credit_lag_s(rate_bytes_per_s: float, round_trip_s: float) -> float:
+    """From the moment at which a paced byte is due to its arrival where nothing queues: a round
+    trip, and what the grant lasts in which it comes.
+
+    Args:
+        rate_bytes_per_s: at which credit is paced.
+        round_trip_s: as the sender measured it; 0: unknown.
+    """
+    patient_s = min(PACING_QUANTUM_MIN_BYTES / max(rate_bytes_per_s, 1.0), PACING_PATIENCE_S)
+    return (round_trip_s or UNKNOWN_ROUND_TRIP_S) + max(PACING_INTERVAL_S, patient_s)
+
+
 class CreditLedger:
     """The sender's book: ``acked ≤ sent ≤ limit``, none of which decreases within one stream.
 
@@ -226,8 +238,12 @@ class CreditWindow:
         if self._arrivals.observe(received_bytes, now):
             self._resize()
 
-    def allocate(self, rate_bytes_per_s: float | None, now: float) -> None:
+    def allocate(
+        self, rate_bytes_per_s: float | None, now: float, *, releases: bool = True
+    ) -> None:
         """Paces grants at a rate from now on; 0 withholds them, None lifts the pacing.
+
+        ``releases``: at 0 what has gathered is given out at once; else it waits for another rate.
 
         Raises:
             LocalProtocolError: the rate is negative or no number.
@@ -237,7 +253,7 @@ class CreditWindow:
         elif self._pacer is None:
             self._pacer = _Pacer(rate_bytes_per_s, now)
         else:
-            self._pacer.set_rate(rate_bytes_per_s, now)
+            self._pacer.set_rate(rate_bytes_per_s, now, releases=releases)
 
     def restart(self) -> None:
         """A new stream carries on: the gap in time says nothing about the link."""
@@ -298,11 +314,13 @@ class _Pacer:
         self._at = now
         self._rate = 0.0
         self._burst = 0.0
+        self._releases = True
         self.set_rate(rate_bytes_per_s, now)
 
-    def set_rate(self, rate_bytes_per_s: float, now: float) -> None:
+    def set_rate(self, rate_bytes_per_s: float, now: float, *, releases: bool = True) -> None:
         """Changes the rate; what has gathered at the old one stays, and at 0 is given out at once:
-        a share that hops between sessions ten times a second must not lose a quantum each time."""
+        a share that hops between sessions ten times a second must not lose a quantum each time.
+        ``releases`` False: not at 0."""
         if not rate_bytes_per_s >= 0.0:
             raise LocalProtocolError(
                 f"An allocated rate must not be negative, got {rate_bytes_per_s}; 0 withholds "
@@ -310,6 +328,7 @@ class _Pacer:
             )
         self._refill(now)
         self._rate = rate_bytes_per_s
+        self._releases = releases
         patient = min(PACING_QUANTUM_MIN_BYTES, int(rate_bytes_per_s * PACING_PATIENCE_S))
         quantum = max(int(rate_bytes_per_s * PACING_INTERVAL_S), patient, 1)
         self._quantum = min(quantum, PACING_QUANTUM_MAX_BYTES)
@@ -325,7 +344,7 @@ class _Pacer:
     def take(self, wanted: int, now: float) -> int:
         """Takes up to ``wanted`` bytes, or nothing while less than a quantum has gathered."""
         gathered = self.gathered(now)
-        if gathered < min(wanted, self._quantum):
+        if gathered < min(wanted, self._quantum) or not (self._rate or self._releases):
             return 0
         taken = min(wanted, gathered)
         self._tokens -= taken
@@ -334,7 +353,7 @@ class _Pacer:
     def ready_at(self, wanted: int, now: float) -> float | None:
         """When ``take`` will give something; None: not at this rate."""
         if self._rate == 0.0:
-            return now if self._tokens >= 1.0 else None
+            return now if self._tokens >= 1.0 and self._releases else None
         missing = min(wanted, self._quantum) - self._tokens
         return max(self._at + missing / self._rate, now)
 

@@ -128,6 +128,11 @@ class EdgeSession:
         return self._sender.acked_bytes
 
     @property
+    def spare_credit_bytes(self) -> int:
+        """Credit beyond all that was appended; below 0: so much waits for more."""
+        return self._sender.spare_credit_bytes
+
+    @property
     def appended_bytes(self) -> int:
         """Length of the payload so far."""
         return self._sender.appended_bytes

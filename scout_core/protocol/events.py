@@ -197,9 +197,13 @@ class AcceptDecided:
 
 @dataclass(frozen=True, slots=True)
 class RateAllocated:
-    """The uplink's allocation changed; 0 withholds credit, None lifts the pacing."""
+    """The uplink's allocation changed; 0 withholds credit, None lifts the pacing.
+
+    ``releases``: at 0 what has gathered is given out at once; else it waits for another rate.
+    """
 
     rate_bytes_per_s: float | None
+    releases: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,11 @@ class PayloadSender:
         return self.unsent_bytes > 0 and self._next_size(self._ledger.sent) == 0
 
     @property
+    def spare_credit_bytes(self) -> int:
+        """Credit beyond all that was appended; below 0: so much waits for more."""
+        return self._ledger.limit - self._buffer.end
+
+    @property
     def appended_bytes(self) -> int:
         return self._buffer.end
 

@@ -105,6 +105,7 @@ class SessionClient:
         self._on_outcome = on_outcome
         self._inbox: BoundedQueue[_Arrival] = BoundedQueue(INBOX_BYTES)
         self._room = asyncio.Event()
+        self._spare_credit = asyncio.Event()
         self._stream: _Stream | None = None
         self._watch = TransferWatch(link)
         self._reconnecting: asyncio.Task[None] | None = None
@@ -122,6 +123,13 @@ class SessionClient:
     def payload_bytes(self) -> int:
         """Length of the payload stream so far."""
         return self._payload_bytes
+
+    async def credited(self) -> None:
+        """Waits until of a block that is made now something could be sent at once. On a scheduled
+        uplink one that was made before keeps its coding while its session waits for its turn."""
+        while self.machine.spare_credit_bytes <= 0:
+            self._spare_credit.clear()
+            await self._spare_credit.wait()
 
     async def run(self, parameters: OpenParameters, payload: AsyncIterator[PayloadItem]) -> None:
         """Sends the payload and relays the answer.
@@ -265,6 +273,8 @@ class SessionClient:
     def _make_room(self) -> None:
         if not self._room.is_set() and self._ahead_bytes <= self._options.lookahead_bytes:
             self._room.set()
+        if self.machine.spare_credit_bytes > 0:
+            self._spare_credit.set()
 
     async def _perform(self, action: actions.EdgeAction) -> None:
         match action:

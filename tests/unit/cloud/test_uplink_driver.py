@@ -182,6 +182,24 @@ def test_the_next_in_turn_has_the_uplink_while_the_last_bytes_of_another_are_on_
     assert bench.granted_bytes_per_s == pytest.approx(CAPACITY)
 
 
+def test_a_share_taken_back_before_there_was_any_credit_lets_no_block_begin(bench: Bench) -> None:
+    """A few bytes would have a block coded in what the session was granted while it was alone."""
+    first = bench.open(bench.attach("a"), deadline_s=3.0)
+    bench.uplink.tick()
+    bench.open(bench.attach("b"), deadline_s=1.0)
+    bench.run(0.02)
+    assert first.posted[-1] == events.RateAllocated(0.0, releases=False)
+
+
+def test_a_share_that_goes_on_leaves_what_it_has_gathered(bench: Bench) -> None:
+    first = bench.open(bench.attach("a"), deadline_s=3.0)
+    bench.uplink.tick()
+    first.credit_bytes = 10_000
+    bench.open(bench.attach("b"), deadline_s=1.0)
+    bench.run(0.02)
+    assert first.posted[-1] == events.RateAllocated(0.0, releases=True)
+
+
 def test_a_request_that_does_not_fit_is_told_when_it_could(bench: Bench) -> None:
     seats = [bench.attach(f"a{number}") for number in range(3)]
     fixed = (KV,)

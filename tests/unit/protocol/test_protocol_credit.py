@@ -229,6 +229,17 @@ def test_a_share_that_hops_to_and_fro_loses_nothing() -> None:
     assert window.grant(now) == pytest.approx(granted_bytes, rel=0.001)
 
 
+def test_what_has_gathered_is_kept_back_if_it_is_not_to_be_released() -> None:
+    window = CreditWindow(CreditPolicy(initial_bytes=0), 0.05)
+    window.allocate(100_000.0, 0.0)
+    window.allocate(0.0, 0.03, releases=False)
+    assert window.grant(1.0) == 0
+    assert window.next_grant_at(1.0) is None
+    assert window.promised(1.0) == 3_000
+    window.allocate(0.0, 1.0)
+    assert window.grant(1.0) == 3_000
+
+
 def test_what_is_promised_is_what_the_end_of_the_pacing_leaves() -> None:
     window = CreditWindow(CreditPolicy(initial_bytes=0), 0.05)
     assert window.promised(0.0) == 0
