@@ -43,9 +43,12 @@ class Alternative:
 
 
 def alternatives_of(
-    parameters: OpenParameters, host: ModelHost, tenant: TenantId
+    parameters: OpenParameters, host: ModelHost, tenant: TenantId, delivery_s: float
 ) -> tuple[Alternative, ...]:
     """What the session may send: the offers of its open, or the one that it announces.
+
+    The scheduler counts a byte when it is promised, so ``delivery_s``, which it then takes to
+    arrive, comes before what the cloud computes.
 
     Raises:
         RequestError, RetentionError: a figure is out of its range, or too many offers.
@@ -62,7 +65,7 @@ def alternatives_of(
                 max(1, offer.payload_bytes),
                 offer.expected_quality,
                 offer.edge_s,
-                _cloud_s(offer, parameters, host, tenant),
+                delivery_s + _cloud_s(offer, parameters, host, tenant),
             ),
             offer.execution,
         )

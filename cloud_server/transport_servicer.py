@@ -105,7 +105,8 @@ class TransportServicer:
         )
         if seat is not None:
             reserve_s = self._settings.uplink_deadline_reserve * max(parameters.deadline_s, 0.0)
-            alternatives = alternatives_of(parameters, self._host, tenant)
+            delivery_s = self._uplink.delivery_s(seat, parameters.round_trip_s)
+            alternatives = alternatives_of(parameters, self._host, tenant, delivery_s)
             opened = column_of(alternatives, parameters.mode, parameters.retention)
             tracking.opening = Opening(
                 tenant,

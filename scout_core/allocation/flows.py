@@ -24,6 +24,7 @@ class Flows:
 
     Attributes:
         remaining_bytes: ``[flows]`` still to be sent, ≥ 0.
+        open_ended: ``[flows]`` whether nobody knows how much that is: the declared size is there.
         window_s: ``[flows]`` seconds in which they can cross and be in time: deadline − now − fixed
             times still ahead; ≤ 0: too late.
         due_at_s: ``[flows]`` when the last byte is due, on the clock of ``now``; at least
@@ -36,6 +37,7 @@ class Flows:
     """
 
     remaining_bytes: FloatArray
+    open_ended: BoolArray
     window_s: FloatArray
     due_at_s: FloatArray
     ready: BoolArray

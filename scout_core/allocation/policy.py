@@ -25,7 +25,8 @@ class SchedulerPolicy:
         settled_bytes: with no more than this left, a request keeps its offer while that can be in
             time: what is left is coded already.
         planning_margin: part of the capacity that choices leave unused, against small dips and what
-            processes lose between one another's bytes (2 %, measured); rates use all of it.
+            processes lose between one another's bytes; rates use all of it, and so does who would
+            otherwise lose much of its value (``margin``).
         caution: choices count on a capacity so many standard deviations of its change within a
             second below its figure now; a steady capacity is counted on in full.
         late_window: a late request counts as in time again when it would be with this part of its

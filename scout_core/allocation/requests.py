@@ -38,8 +38,12 @@ OVERRUN_TOLERANCE: Final = 0.02
 """A payload may be so much larger than declared: sizes of coded KV are estimates."""
 OVERRUN_BYTES: Final = 65_536
 """And so much in any case."""
-
-
+LARGEST_BLOCK: Final = 0.5
+"""Part of a payload that a single block may be, of a short context."""
+TRICKLE_BYTES: Final = 10.0
+"""Expected of one that does not turn: with ``SharingPolicy.quantum_s`` the guaranteed 2 kB/s."""
+DONE_BYTES: Final = 1.0
+"""There is no part of a byte to wait for."""
 TAIL_BYTES: Final = 1_024.0
 """Expected of a payload that has begun and is not finished, in any of its offers: declared sizes
 are estimates, so that one may be complete by its size and yet go on."""
@@ -94,6 +98,7 @@ class RequestTable:
         self.overrun_bytes = np.zeros(0)
         self._received = np.zeros(0)
         self._promised = np.zeros(0)
+        self._promised_before = np.zeros(0)
         self._received_of_offer = np.zeros(0)
         self._kept_fraction = np.zeros(0)
         self._kept_quality = np.zeros(0)
@@ -143,7 +148,8 @@ class RequestTable:
         self.arrived_s[slot] = self.progressed_s[slot] = now
         self.limit_bytes_per_s[slot] = limit_bytes_per_s
         self.overrun_bytes[slot] = self._received[slot] = self._received_of_offer[slot] = 0.0
-        self._kept_fraction[slot] = self._kept_quality[slot] = self._promised[slot] = 0.0
+        self._kept_fraction[slot] = self._kept_quality[slot] = 0.0
+        self._promised[slot] = self._promised_before[slot] = 0.0
         return slot
 
     def remove(self, session: SessionId) -> None:
@@ -188,6 +194,8 @@ class RequestTable:
 
     def adopt(self, slots: IntArray, choice: IntArray) -> None:
         """Makes ``choice`` the offers granted; a request that has not begun starts in its."""
+        changed = slots[self.incumbent[slots] != choice]
+        self._promised_before[changed] = self._promised[changed]
         self.incumbent[slots] = choice
         fresh = slots[self._received[slots] == 0]
         self._sending[fresh] = self.incumbent[fresh]
@@ -209,20 +217,24 @@ class RequestTable:
 
     def problem(self, slots: IntArray, now: float, capacity: float) -> AllocationProblem:
         """What the offers of ``slots`` still cost and are worth at ``now``."""
-        remaining, quality = self._outlook(slots)
+        left, quality = self._outlook(slots, self._on_the_way(slots))
+        window_s = self._windows_s(slots, now)
+        # What was promised in full only has to arrive.
+        arriving_s = np.maximum(window_s, (self.deadline_s[slots] - now)[:, None])
         return AllocationProblem(
-            remaining,
+            left,
             quality * self.weight[slots][:, None],
-            self._windows_s(slots, now),
+            np.where(left > 0, window_s, arriving_s),
             self.limit_bytes_per_s[slots],
             capacity,
         )
 
     def flows(self, slots: IntArray, choice: IntArray, now: float) -> Flows:
         """The chosen transfers as they stand at ``now``."""
-        remaining, _ = self._outlook(slots)
+        remaining, open_ended = self._not_promised(slots, choice)
         return Flows(
-            remaining_bytes=self._not_promised(slots, chosen(remaining, choice)),
+            remaining_bytes=remaining,
+            open_ended=open_ended,
             window_s=chosen(self._windows_s(slots, now), choice),
             due_at_s=self.deadline_s[slots] - chosen(self._columns.cloud_s[slots], choice),
             ready=(choice >= 0) & (self.ready_at_s(slots, choice) <= now),
@@ -248,37 +260,57 @@ class RequestTable:
 
     def least_remaining(self, slots: IntArray) -> IntArray:
         """``[slots]``: the offer with the fewest bytes left, the one being sent among equals."""
-        remaining, _ = self._outlook(slots)
+        remaining, _ = self._outlook(slots, self._on_the_way(slots))
         sending = self._sending[slots]
         begun = np.flatnonzero(sending >= 0)
         remaining[begun, sending[begun]] *= 1 - TOLERANCE
+        remaining[begun, sending[begun]] -= TOLERANCE
         return remaining.argmin(axis=1).astype(np.int64)
 
-    def _not_promised(self, slots: IntArray, remaining: FloatArray) -> FloatArray:
-        """``[slots]``: of what remains, the bytes that no credit was given for yet. Of a tail all,
-        once its credit is used up: nobody knows its size, and it must not come in drops."""
-        on_the_way = np.maximum(self._promised[slots] - self._received[slots], 0.0)
-        counts = np.maximum(remaining, on_the_way) > TAIL_BYTES
-        return np.where(counts, np.maximum(remaining - on_the_way, 0.0), remaining)
+    def _not_promised(self, slots: IntArray, choice: IntArray) -> tuple[FloatArray, BoolArray]:
+        """``[slots]`` each: of what remains, the bytes that no credit was given for yet, and
+        whether nobody knows how much that is, which is then expected to be a little, whatever was
+        promised, and does not come in drops.
 
-    def _outlook(self, slots: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Remaining bytes and quality per offer, ``[slots, offers]`` each."""
+        So it is with a tail, where all of the declared size is there and more comes; and with a
+        block that was begun in another offer and must be finished before its agent can turn to
+        indices. Not for ever, or whoever ignores its grants would send as it likes.
+        """
+        sending, begun = self._sending[slots], self.has_begun(slots)
+        declared, _ = self._outlook(slots, np.zeros(slots.size))
+        tail = begun & (chosen(declared, choice) < DONE_BYTES)
+        continues = chosen(self._columns.continues[slots].astype(np.float64), choice) > 0
+        turning = begun & (sending != choice) & ~continues
+        since = self._promised[slots] - self._promised_before[slots]
+        tolerated = LARGEST_BLOCK * chosen(self._columns.payload_bytes[slots], sending)
+        stubborn = turning & (since >= np.maximum(tolerated, OVERRUN_BYTES))
+        left, _ = self._outlook(slots, self._on_the_way(slots))
+        remaining = np.where(tail | turning, TAIL_BYTES, chosen(left, choice))
+        return np.where(stubborn, TRICKLE_BYTES, remaining), tail | turning
+
+    def _on_the_way(self, slots: IntArray) -> FloatArray:
+        """``[slots]``: bytes that were promised and have not arrived."""
+        return np.maximum(self._promised[slots] - self._received[slots], 0.0)
+
+    def _outlook(self, slots: IntArray, coming: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Bytes left by the declared sizes and quality per offer, ``[slots, offers]`` each, once
+        ``coming`` ``[slots]`` bytes more have arrived in the offers being sent."""
         payload, quality = self._columns.payload_bytes[slots], self._columns.quality[slots]
-        left = (1.0 - self._kept_fraction[slots])[:, None]
-        continues = self._columns.continues[slots]
-        quality = np.where(continues, self._kept_quality[slots][:, None] + left * quality, quality)
-        remaining = np.where(continues, np.where(continues, payload, 0.0) * left, payload)
+        continues, kept = self._columns.continues[slots], self._kept_fraction[slots].copy()
+        kept_quality = self._kept_quality[slots].copy()
         offer = self._sending[slots]
-        begun = np.flatnonzero((offer >= 0) & (self._received[slots] > 0))
+        begun = np.flatnonzero((offer >= 0) & ((self._received[slots] > 0) | (coming > 0)))
         offer = offer[begun]
-        own = payload[begun, offer] - self._received_of_offer[slots[begun]]
-        own = np.where(continues[begun, offer], remaining[begun, offer], own)
+        in_whole_kv, size = continues[begun, offer], payload[begun, offer]
+        gained = np.minimum(np.where(in_whole_kv, coming[begun] / size, 0.0), 1.0 - kept[begun])
+        kept[begun] += gained
+        kept_quality[begun] += gained * quality[begun, offer]
+        left = (1.0 - kept)[:, None]
+        quality = np.where(continues, kept_quality[:, None] + left * quality, quality)
+        remaining = np.where(continues, np.where(continues, payload, 0.0) * left, payload)
+        own = size - self._received_of_offer[slots[begun]] - coming[begun]
+        own = np.where(in_whole_kv, remaining[begun, offer], np.maximum(own, 0.0))
         remaining[begun, offer] = own
-        # Not the offer being sent alone: under any that seemed complete the request would be given
-        # no rate, and never finish.
-        least = np.minimum(payload[begun], TAIL_BYTES)
-        left = remaining[begun]
-        remaining[begun] = np.where(left > 0, np.maximum(left, least), TAIL_BYTES)
         return remaining, quality
 
     def _windows_s(self, slots: IntArray, now: float) -> FloatArray:
@@ -313,6 +345,7 @@ class RequestTable:
         self.overrun_bytes = _longer(self.overrun_bytes, more)
         self._received = _longer(self._received, more)
         self._promised = _longer(self._promised, more)
+        self._promised_before = _longer(self._promised_before, more)
         self._received_of_offer = _longer(self._received_of_offer, more)
         self._kept_fraction = _longer(self._kept_fraction, more)
         self._kept_quality = _longer(self._kept_quality, more)

@@ -175,6 +175,7 @@ def _flows(transfers: list[Transfer], now: float) -> Flows:
     ready_in_s = np.array([max(transfer.ready_at_s - now, 0.0) for transfer in transfers])
     return Flows(
         remaining_bytes=np.array([transfer.remaining_bytes for transfer in transfers]),
+        open_ended=np.zeros(len(transfers), dtype=np.bool_),
         window_s=due_at_s - now - ready_in_s,
         due_at_s=due_at_s,
         ready=ready_in_s <= 0,

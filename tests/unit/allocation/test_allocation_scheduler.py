@@ -294,6 +294,47 @@ def test_who_was_promised_all_it_needs_makes_way_for_the_next_before_the_bytes_a
     assert grants(uplink.tick(0.36))[first].rate_bytes_per_s > 100_000
 
 
+def test_bytes_on_their_way_count_as_sent() -> None:
+    """What was promised crosses whatever is chosen now: only the rest can be coded anew."""
+    uplink = scheduler(1_000_000.0)
+    session = ask(uplink, "s", attach(uplink, "a"), 0.0)
+    uplink.tick(0.0)
+    uplink.receive(RequestPromised(session, 600_000), 0.6)
+    uplink.receive(RequestProgress(session, 500_000), 0.6)
+    # 400 kB are left of bf16, 200 kB of int8, 100 kB of int4; 0.4 s carry 210 kB.
+    (grant,) = grants(uplink.receive(CapacityConfigured(GROUP, 525_000.0), 0.6)).values()
+    assert grant.mode is Mode.KV_INT8
+
+
+def test_who_was_promised_all_it_needs_is_not_late_while_the_last_bytes_arrive() -> None:
+    uplink = scheduler(1_000_000.0)
+    only = (offer(Mode.SCOUT, 250_000, 0.8, cloud_s=0.1),)
+    session = ask(uplink, "s", attach(uplink, "a"), 0.0, deadline_s=0.35, offers=only)
+    uplink.tick(0.0)
+    uplink.receive(RequestPromised(session, 250_000), 0.25)
+    uplink.receive(RequestProgress(session, 200_000), 0.25)
+    assert reports(uplink.tick(0.3)) == []
+    assert reports(uplink.tick(0.41)) == [ReportKind.DEADLINE_LOST]
+
+
+def test_a_block_that_was_begun_may_be_finished_before_its_agent_turns_to_indices() -> None:
+    """Under indices little is left to promise, but the block has more, of a size nobody knows."""
+    uplink = scheduler(1_000_000.0)
+    session = ask(uplink, "s", attach(uplink, "a"), 0.0)
+    uplink.tick(0.0)
+    uplink.receive(RequestPromised(session, 10_000), 0.01)
+    uplink.receive(RequestProgress(session, 10_000), 0.01)
+    (grant,) = grants(uplink.receive(CapacityConfigured(GROUP, 100_000.0), 0.01)).values()
+    assert grant.mode is Mode.SCOUT
+    uplink.receive(RequestPromised(session, 12_000), 0.1)
+    uplink.tick(0.2)
+    assert uplink.rate_bytes_per_s(session, 0.2) == pytest.approx(100_000.0)
+    # Not for ever: who does not turn sends no more than was tolerated.
+    uplink.receive(RequestPromised(session, 10_000 + 500_000), 0.25)
+    uplink.tick(0.31)
+    assert uplink.rate_bytes_per_s(session, 0.31) == pytest.approx(2_000.0)
+
+
 def test_the_next_solve_is_when_the_first_will_have_been_promised_all() -> None:
     uplink = scheduler(1_000_000.0, policy=SchedulerPolicy(planning_margin=0.0))
     ask(uplink, "s", attach(uplink, "a"), 0.0, offers=(offer(Mode.SCOUT, 40_000, 0.8),))

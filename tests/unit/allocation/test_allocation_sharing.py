@@ -28,6 +28,7 @@ def flows(
     count = len(remaining)
     return Flows(
         np.array(remaining, dtype=np.float64),
+        np.zeros(count, dtype=np.bool_),
         np.array(window_s, dtype=np.float64),
         np.array(window_s, dtype=np.float64),
         np.array([True] * count if ready is None else ready),
@@ -44,6 +45,7 @@ def random_flows(seed: int) -> Flows:
     window_s = rng.uniform(-0.5, 3.0, count)
     return Flows(
         rng.uniform(0, 1e6, count) * (rng.uniform(size=count) < 0.9),
+        np.zeros(count, dtype=np.bool_),
         window_s,
         window_s + rng.uniform(0, 0.5, count),
         rng.uniform(size=count) < 0.8,
