@@ -39,7 +39,9 @@ class CloudServer:
         window_bytes = stream_window_bytes(
             settings.uplink_capacity_bytes_per_s, settings.uplink_round_trip_s
         )
-        self._server = RpcServer(settings.write_timeout_s, window_bytes)
+        self._server = RpcServer(
+            settings.write_timeout_s, window_bytes, settings.largest_message_bytes
+        )
         self._worker = TorchWorker()
         self._control: ControlServicer | None = None
         self._transport: TransportServicer | None = None

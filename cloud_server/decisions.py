@@ -69,9 +69,7 @@ class Decisions:
         One whose share is taken back before it had any credit gets none: with a few bytes of it a
         block would be coded that then waits for its turn, however it is wanted by then.
         """
-        # A rate of 0 is said again: under another offer its few bytes may be all that is needed.
-        is_news = rate_bytes_per_s == 0.0 or session.rate_bytes_per_s != rate_bytes_per_s
-        if session.accepted and is_news:
+        if session.accepted and session.rate_bytes_per_s != rate_bytes_per_s:
             releases = session.has_credit or session.is_promised(now)
             session.port.post(events.RateAllocated(rate_bytes_per_s, releases))
         session.rate_bytes_per_s = rate_bytes_per_s

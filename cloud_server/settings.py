@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from scout_core.daemon.serving import MIB, Address, Identity, ServingSettings
+from scout_core.rpc.options import LEAST_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 
 
 def _table(value: object) -> object:
@@ -76,6 +77,15 @@ class CloudSettings(ServingSettings):
         le=5,
         description="Longest round trip over which one agent alone is to fill a scheduled uplink, "
         "seconds. Smaller: an agent that floods takes less from the others.",
+    )
+    largest_message_bytes: int = Field(
+        MAX_MESSAGE_BYTES,
+        ge=LEAST_MESSAGE_BYTES,
+        le=MAX_MESSAGE_BYTES,
+        description="Largest message that this server takes, bytes. A larger one is refused by its "
+        "first bytes, so this bounds what an agent with credit can put on a scheduled uplink "
+        "beyond it. Edges send 16 KiB at once, or 5 ms of a link on which that is more; contexts "
+        "that applications send here directly must fit as well.",
     )
     uplink_deadline_reserve: float = Field(
         0.1,

@@ -38,6 +38,9 @@ OVERRUN_TOLERANCE: Final = 0.02
 """A payload may be so much larger than declared: sizes of coded KV are estimates."""
 OVERRUN_BYTES: Final = 65_536
 """And so much in any case."""
+STALLED_S: Final = 0.5
+"""Who has credit and sends nothing for so long computes, is cut off or idles on purpose: others
+have its share until it sends. Longer than most round trips and what credit takes to gather."""
 LARGEST_BLOCK: Final = 0.5
 """Part of a payload that a single block may be, of a short context."""
 TRICKLE_BYTES: Final = 10.0
@@ -99,6 +102,7 @@ class RequestTable:
         self._received = np.zeros(0)
         self._promised = np.zeros(0)
         self._promised_before = np.zeros(0)
+        self._awaited_s = np.zeros(0)
         self._received_of_offer = np.zeros(0)
         self._kept_fraction = np.zeros(0)
         self._kept_quality = np.zeros(0)
@@ -145,7 +149,7 @@ class RequestTable:
         self.incumbent[slot] = self._sending[slot] = UNSERVED
         self.weight[slot] = weight
         self.deadline_s[slot] = request.deadline_at_s
-        self.arrived_s[slot] = self.progressed_s[slot] = now
+        self.arrived_s[slot] = self.progressed_s[slot] = self._awaited_s[slot] = now
         self.limit_bytes_per_s[slot] = limit_bytes_per_s
         self.overrun_bytes[slot] = self._received[slot] = self._received_of_offer[slot] = 0.0
         self._kept_fraction[slot] = self._kept_quality[slot] = 0.0
@@ -181,9 +185,12 @@ class RequestTable:
             self.overrun_bytes[slot] = max(float(self._received_of_offer[slot]) - payload, 0.0)
         return new
 
-    def promise(self, session: SessionId, promised_bytes: int) -> None:
+    def promise(self, session: SessionId, promised_bytes: int, now: float) -> None:
         """Notes how much the session may have sent in all."""
-        self._promised[self._slot_of[session]] = promised_bytes
+        slot = self._slot_of[session]
+        if promised_bytes > self._received[slot] >= self._promised[slot]:
+            self._awaited_s[slot] = now
+        self._promised[slot] = promised_bytes
 
     def overran(self, session: SessionId) -> bool:
         """Whether clearly more arrived than the offer declared."""
@@ -230,14 +237,17 @@ class RequestTable:
         )
 
     def flows(self, slots: IntArray, choice: IntArray, now: float) -> Flows:
-        """The chosen transfers as they stand at ``now``."""
+        """The chosen transfers as they stand at ``now``. One that sends nothing on its credit has
+        no more to send for the present."""
         remaining, open_ended = self._not_promised(slots, choice)
         return Flows(
             remaining_bytes=remaining,
             open_ended=open_ended,
             window_s=chosen(self._windows_s(slots, now), choice),
             due_at_s=self.deadline_s[slots] - chosen(self._columns.cloud_s[slots], choice),
-            ready=(choice >= 0) & (self.ready_at_s(slots, choice) <= now),
+            ready=(choice >= 0)
+            & (self.ready_at_s(slots, choice) <= now)
+            & ~self._is_stalled(slots, now),
             late=self.standing[slots] == Standing.LATE,
             arrived_s=self.arrived_s[slots],
             limit_bytes_per_s=self.limit_bytes_per_s[slots],
@@ -287,6 +297,10 @@ class RequestTable:
         left, _ = self._outlook(slots, self._on_the_way(slots))
         remaining = np.where(tail | turning, TAIL_BYTES, chosen(left, choice))
         return np.where(stubborn, TRICKLE_BYTES, remaining), tail | turning
+
+    def _is_stalled(self, slots: IntArray, now: float) -> BoolArray:
+        since_s = np.maximum(self.progressed_s[slots], self._awaited_s[slots])
+        return (self._on_the_way(slots) > 0) & (now - since_s > STALLED_S)
 
     def _on_the_way(self, slots: IntArray) -> FloatArray:
         """``[slots]``: bytes that were promised and have not arrived."""
@@ -346,6 +360,7 @@ class RequestTable:
         self._received = _longer(self._received, more)
         self._promised = _longer(self._promised, more)
         self._promised_before = _longer(self._promised_before, more)
+        self._awaited_s = _longer(self._awaited_s, more)
         self._received_of_offer = _longer(self._received_of_offer, more)
         self._kept_fraction = _longer(self._kept_fraction, more)
         self._kept_quality = _longer(self._kept_quality, more)

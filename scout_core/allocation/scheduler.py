@@ -120,7 +120,7 @@ class UplinkScheduler:
             case RequestProgress():
                 return self._progress(event, now)
             case RequestPromised() | RequestSwitched():
-                self._note(event)
+                self._note(event, now)
                 return ()
             case RequestFinished():
                 self._finish(event.session, now)
@@ -199,14 +199,14 @@ class UplinkScheduler:
         self._agent_of[event.session] = event.agent
         self._want(timetable, now)
 
-    def _note(self, event: RequestPromised | RequestSwitched) -> None:
+    def _note(self, event: RequestPromised | RequestSwitched, now: float) -> None:
         """What the next solve will see."""
         timetable = self._group_of(event.session)
         if timetable is None:
             return
         match event:
             case RequestPromised(session, promised_bytes):
-                timetable.group.table.promise(session, promised_bytes)
+                timetable.group.table.promise(session, promised_bytes, now)
             case RequestSwitched(session, offer):
                 timetable.group.table.switch(session, offer)
             case _:

@@ -1,7 +1,8 @@
-"""Agents as processes on one scheduled uplink, beside what virtual time predicts of the same case.
+"""Agents as processes on one scheduled uplink.
 
 This module owns the recording, the agents' processes, the comparison of grants with what arrived,
-and the figures. The caller starts the cloud server and the link, because only it may know daemons.
+and the figures; what virtual time says of the same case is ``allocation_prediction``'s. The caller
+starts the cloud server and the link, because only it may know daemons.
 """
 
 from __future__ import annotations
@@ -20,35 +21,24 @@ from typing import Any, Final
 import numpy as np
 from scout.v1 import control_pb2, control_pb2_grpc
 
-from scout_core.allocation.offer import Offer
-from scout_core.allocation.policy import SchedulerPolicy
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
 from scout_core.daemon.contexts import context_hash
 from scout_core.engine import Engine
 from scout_core.errors import PeerUnavailableError
-from scout_core.evaluation.allocation_contenders import SchedulerContender
 from scout_core.evaluation.allocation_recording import Recording
 from scout_core.evaluation.allocation_replay import Conduct, ReplayOutcome, ReplayScript
-from scout_core.evaluation.allocation_simulation import play
-from scout_core.evaluation.allocation_workload import PlannedRequest, Workload
 from scout_core.modes import Mode
 from scout_core.protocol.blocks import BlockKind, encode_block
-from scout_core.protocol.opening import Offer as SessionOffer
 from scout_core.rpc.channel import open_channel
 from scout_core.rpc.options import ChannelRole
-from scout_core.testbed.schedule import BITS_PER_BYTE, BITS_PER_MEGABIT, RateSchedule
 
 BLOCK_TOKENS: Final = 32
 """As the edge's blocks on the wire."""
 NO_CODEC: Final = 0
-FIRST_TOKEN_S: Final = 0.02
-"""Cloud time after the last byte assumed in virtual time; the tiny model takes about this."""
 START_S: Final = 0.5
 POLL_S: Final = 0.05
 POLL_TIMEOUT_S: Final = 2.0
-ROUNDING: Final = 1e-3
-"""A payload is complete when less than a byte is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,37 +204,6 @@ async def _watch(address: str, granted_bytes: dict[str, float]) -> None:
         await channel.close()
 
 
-def predict(case: RealCase, recording: Recording) -> dict[str, Any]:
-    """The same case in virtual time, under our scheduler."""
-    terms = tuple(_study_offer(offer) for offer in recording.offers())
-    requests = tuple(
-        PlannedRequest(
-            number,
-            case.period_s * turn,
-            (1 - case.reserve) * deadline_s - case.round_trip_s,
-            terms,
-        )
-        for turn in range(case.rounds)
-        for number, deadline_s in enumerate(case.deadlines_s)
-    )
-    mbps = case.capacity_bytes_per_s * BITS_PER_BYTE / BITS_PER_MEGABIT
-    workload = Workload(requests, RateSchedule.constant(mbps), case.capacity_bytes_per_s)
-    played = play(workload, SchedulerContender(workload, SchedulerPolicy()))
-    deadlines = np.array(case.deadlines_s * case.rounds)
-    parts = [
-        {terms[offer].mode.value: part for offer, part in kept.items()} for kept in played.parts
-    ]
-    for number, kept in enumerate(parts):
-        rest = 1.0 - sum(kept.values())
-        if rest > ROUNDING:
-            last = terms[played.offers[number]].mode.value
-            kept[last] = kept.get(last, 0.0) + rest
-    return {
-        "compliance": float((played.first_token_s <= deadlines).mean()),
-        "modes": _shares(parts),
-    }
-
-
 def figures(case: RealCase, run: RealRun) -> dict[str, Any]:
     """What happened, as one JSON object; the last agent counts only if it is honest. ``modes``: how
     much of all contexts crossed in each."""
@@ -264,38 +223,17 @@ def figures(case: RealCase, run: RealRun) -> dict[str, Any]:
     return {
         "requests": len(asked),
         "compliance": float(np.mean(in_time)),
-        "modes": _shares([outcome.parts for _, outcome in asked]),
+        "modes": mode_shares([outcome.parts for _, outcome in asked]),
+        "first_token_after_delivery_s": float(
+            np.median([outcome.first_token_s - outcome.delivered_s for _, outcome in asked])
+        ),
         "delivered_over_granted": delivered / max(sum(run.granted_bytes.values()), 1.0),
         "delivered_over_granted_by_agent": ratios,
         "errors": sorted({outcome.error for _, outcome in asked if outcome.error}),
     }
 
 
-def completion_change(base: RealRun, other: RealRun, agents: int) -> dict[str, Any]:
-    """How much later the same requests were delivered in ``other``, in percent: the distribution
-    over requests, and the mean of each agent."""
-    changes = np.array(
-        [
-            [100 * (b.delivered_s / a.delivered_s - 1) for a, b in zip(ours, theirs, strict=True)]
-            for ours, theirs in zip(base.outcomes[:agents], other.outcomes[:agents], strict=True)
-        ]
-    )
-    quantiles = np.percentile(changes, (0, 10, 50, 90, 100))
-    return {
-        "mean_percent": float(changes.mean()),
-        "agent_mean_percent": [round(float(value), 2) for value in changes.mean(axis=1)],
-        "percentiles_0_10_50_90_100": [round(float(value), 2) for value in quantiles],
-        "requests_beyond_5_percent": int((np.abs(changes) > 5).sum()),
-        "requests": int(changes.size),
-    }
-
-
-def _shares(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+def mode_shares(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     """How much of all contexts crossed in each mode."""
     names = sorted({name for kept in parts for name in kept})
     return {name: sum(kept.get(name, 0.0) for kept in parts) / len(parts) for name in names}
-
-
-def _study_offer(offer: SessionOffer) -> Offer:
-    size, quality = offer.payload_bytes, offer.expected_quality
-    return Offer(offer.mode, offer.retention, size, quality, offer.edge_s, FIRST_TOKEN_S)

@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import structlog
 import uvloop
 from scout.v1 import control_pb2
@@ -39,8 +40,8 @@ from scout_core.rpc.handlers import ATTACH_METHOD, SESSION_METHOD
 from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
 from scout_core.rpc.options import ChannelRole
 from scout_core.rpc.session_client import Outcome, SessionClient, SessionOptions
-from scout_core.rpc.session_wire import encode_edge
-from scout_core.rpc.stream import StreamWriter
+from scout_core.rpc.session_wire import decode_cloud, encode_edge
+from scout_core.rpc.stream import StreamWriter, read_stream
 from scout_core.rpc.tenancy import DEFAULT_TENANT, tenant_metadata
 from scout_core.sampling import SamplingOptions
 from scout_core.version import VERSION
@@ -50,6 +51,7 @@ LOOKAHEAD_BYTES: Final = 0
 CHUNK_BYTES: Final = 16 * 1024
 FLOOD_CHUNK: Final = bytes(16_000)
 FLOOD_S: Final = 3.0
+SURGE: Final = bytes(512 * 1024)
 
 
 class Conduct(Enum):
@@ -58,8 +60,14 @@ class Conduct(Enum):
     HONEST = "honest"
     IDLE = "idle"
     """Attached, asks nothing: what the others do without it."""
+    CLAIMS = "claims"
+    """Opens a session and sends nothing, for as long as a flood lasts."""
     FLOODS = "floods"
-    """Sends chunk after chunk without credit."""
+    """Opens the same session and sends chunk after chunk without credit."""
+    LEAVES = "leaves"
+    """Opens a session and gives it up as soon as it has credit."""
+    SURGES = "surges"
+    """Opens the same session and, with its first credit, sends one message far beyond it."""
     LIES = "lies"
     """Declares its token ids and sends its whole KV."""
 
@@ -167,8 +175,14 @@ class ReplayAgent:
                 return await self._ask(number)
             case Conduct.IDLE:
                 return ReplayOutcome(number)
+            case Conduct.CLAIMS:
+                return await self._flood(number, sends=False)
             case Conduct.FLOODS:
-                return await self._flood(number)
+                return await self._flood(number, sends=True)
+            case Conduct.LEAVES:
+                return await self._surge(number, sends=False)
+            case Conduct.SURGES:
+                return await self._surge(number, sends=True)
             case Conduct.LIES:
                 return await self._ask(number, lies=True)
 
@@ -225,17 +239,16 @@ class ReplayAgent:
                 return
             yield recorded[mode][index]
 
-    async def _flood(self, number: int) -> ReplayOutcome:
+    async def _flood(self, number: int, *, sends: bool) -> ReplayOutcome:
         """Until the cloud ends it, or for ``FLOOD_S``."""
-        outcome = ReplayOutcome(number)
-        call = self._data.stream_stream(
-            SESSION_METHOD, request_serializer=None, response_deserializer=None
-        )(metadata=tenant_metadata(DEFAULT_TENANT))
+        outcome, call = ReplayOutcome(number), self._stream()
         ends_s = time.monotonic() + FLOOD_S
         checksum = chunk_checksum(FLOOD_CHUNK)
         try:
             async with StreamWriter(call) as writer:
                 await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
+                if not sends:
+                    await asyncio.sleep(FLOOD_S)
                 while time.monotonic() < ends_s:
                     chunk = actions.SendChunk(outcome.payload_bytes, FLOOD_CHUNK, checksum)
                     await writer.send(encode_edge(chunk))
@@ -246,6 +259,31 @@ class ReplayAgent:
             outcome.error = error.reason
         call.cancel()
         return outcome
+
+    async def _surge(self, number: int, *, sends: bool) -> ReplayOutcome:
+        """Until the cloud has ended it."""
+        outcome, call = ReplayOutcome(number), self._stream()
+        try:
+            await call.write(encode_edge(actions.SendOpen(self._parameters(lies=False))))
+            granted = False
+            while not granted:
+                news = decode_cloud(await read_stream(call))
+                granted = any(isinstance(event, events.CreditGranted) for event in news)
+            if sends:
+                chunk = actions.SendChunk(0, SURGE, chunk_checksum(SURGE))
+                await call.write(encode_edge(chunk))
+                outcome.payload_bytes = len(SURGE)
+                while True:
+                    await read_stream(call)
+        except (StreamEnded, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            outcome.error = "ENDED"
+        call.cancel()
+        return outcome
+
+    def _stream(self) -> Any:
+        return self._data.stream_stream(
+            SESSION_METHOD, request_serializer=None, response_deserializer=None
+        )(metadata=tenant_metadata(DEFAULT_TENANT))
 
     def _parameters(self, *, lies: bool) -> OpenParameters:
         offers = self._recording.offers()

@@ -268,8 +268,9 @@ class CreditWindow:
         return self.limit
 
     def promised(self, now: float) -> int:
-        """Bytes granted in total, and what has gathered to be granted: at rate 0 it still comes."""
-        if self._pacer is None:
+        """Bytes granted in total, and what has gathered to be granted: at rate 0 it still comes,
+        unless it was not to be released."""
+        if self._pacer is None or self._pacer.withholds:
             return self.limit
         return self.limit + min(max(self._room(), 0), self._pacer.gathered(now))
 
@@ -335,6 +336,11 @@ class _Pacer:
         burst = max(rate_bytes_per_s * PACING_BURST_S, float(self._quantum))
         self._burst = max(burst, self._tokens)
 
+    @property
+    def withholds(self) -> bool:
+        """Whether what has gathered waits for another rate."""
+        return self._rate == 0.0 and not self._releases
+
     def gathered(self, now: float) -> int:
         """Whole bytes in the bucket."""
         self._refill(now)
@@ -344,7 +350,7 @@ class _Pacer:
     def take(self, wanted: int, now: float) -> int:
         """Takes up to ``wanted`` bytes, or nothing while less than a quantum has gathered."""
         gathered = self.gathered(now)
-        if gathered < min(wanted, self._quantum) or not (self._rate or self._releases):
+        if gathered < min(wanted, self._quantum) or self.withholds:
             return 0
         taken = min(wanted, gathered)
         self._tokens -= taken
@@ -353,7 +359,7 @@ class _Pacer:
     def ready_at(self, wanted: int, now: float) -> float | None:
         """When ``take`` will give something; None: not at this rate."""
         if self._rate == 0.0:
-            return now if self._tokens >= 1.0 and self._releases else None
+            return now if self._tokens >= 1.0 and not self.withholds else None
         missing = min(wanted, self._quantum) - self._tokens
         return max(self._at + missing / self._rate, now)
 

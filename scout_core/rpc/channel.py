@@ -11,7 +11,12 @@ from grpc_reflection.v1alpha import reflection
 
 from scout_core.errors import PeerUnavailableError, SettingsError
 from scout_core.rpc.interceptors import CallGuard
-from scout_core.rpc.options import ChannelRole, channel_options, server_options
+from scout_core.rpc.options import (
+    MAX_MESSAGE_BYTES,
+    ChannelRole,
+    channel_options,
+    server_options,
+)
 from scout_core.rpc.stream import DEFAULT_WRITE_TIMEOUT_S
 
 SERVICES = (
@@ -66,14 +71,18 @@ class RpcServer:
     Drain order (STYLE, trap 9): health NOT_SERVING, then the owner's drain notices, then ``stop``.
 
     Args:
-        window_bytes: see ``server_options``.
+        window_bytes, message_bytes: see ``server_options``.
     """
 
     def __init__(
-        self, write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S, window_bytes: int | None = None
+        self,
+        write_timeout_s: float = DEFAULT_WRITE_TIMEOUT_S,
+        window_bytes: int | None = None,
+        message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self.grpc_server = grpc.aio.server(
-            interceptors=[CallGuard(write_timeout_s)], options=server_options(window_bytes)
+            interceptors=[CallGuard(write_timeout_s)],
+            options=server_options(window_bytes, message_bytes),
         )
         # The package has this module at run time; its stubs leave it out.
         self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]

@@ -46,16 +46,23 @@ QUICK_KEEPALIVE: Final = keepalive(4_000, 4_000)
 PATIENT_KEEPALIVE: Final = keepalive(10_000, 20_000)
 """For connections whose pings may wait behind seconds of payload on a slow uplink."""
 
-SIZE_LIMITS: Final[tuple[IntegerOption, ...]] = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-)
+LEAST_MESSAGE_BYTES: Final = 20 * 1024
+"""Smallest cap that a server may set: the smallest chunks of a payload, and what frames them."""
+
+
+def size_limits(receive_bytes: int = MAX_MESSAGE_BYTES) -> tuple[IntegerOption, ...]:
+    """A message above ``receive_bytes`` is refused when its length is known: of the rest no more
+    crosses than the stream's window holds (``tests/integration/test_flood_window.py``)."""
+    return (
+        ("grpc.max_receive_message_length", receive_bytes),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    )
 
 
 def channel_options(role: ChannelRole) -> list[tuple[str, int | str]]:
     """Options for a client channel of the given role."""
     pings = QUICK_KEEPALIVE if role is ChannelRole.CONTROL else PATIENT_KEEPALIVE
-    options: list[tuple[str, int | str]] = [*SIZE_LIMITS, *pings]
+    options: list[tuple[str, int | str]] = [*size_limits(), *pings]
     options.append(("grpc.primary_user_agent", f"scout-{role.value}"))
     # Retries keep a copy of everything sent (trap 18); sessions resume by themselves.
     options.append(("grpc.enable_retries", 0))
@@ -69,20 +76,24 @@ def channel_options(role: ChannelRole) -> list[tuple[str, int | str]]:
     return options
 
 
-def server_options(window_bytes: int | None = None) -> list[tuple[str, int | str]]:
+def server_options(
+    window_bytes: int | None = None, message_bytes: int = MAX_MESSAGE_BYTES
+) -> list[tuple[str, int | str]]:
     """Options for a server; it must permit the pings its clients send (trap 11).
 
     Args:
         window_bytes: HTTP/2 window of a stream: what a client that ignores credit can put on the
             link before this end has read any of it. None lets grpc grow it to what it measures,
             which is megabytes on a link with a deep queue.
+        message_bytes: largest message taken; of one that is being read the window does not hold
+            back the rest.
     """
     window: list[tuple[str, int | str]] = []
     if window_bytes is not None:
         window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", window_bytes)]
     return [
         *window,
-        *SIZE_LIMITS,
+        *size_limits(message_bytes),
         *PATIENT_KEEPALIVE,
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         ("grpc.http2.max_ping_strikes", 0),

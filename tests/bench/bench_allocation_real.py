@@ -3,8 +3,9 @@ python -m tests.bench.bench_allocation_real
 
 Prints one JSON document: at each of several rates of the link, compliance and modes beside what
 virtual time predicts and what was delivered per byte granted; then how much an agent that
-misbehaves delays the others, beside a second run in which nobody does: that is the noise. The cloud
-server has a tiny random model and the agents replay its recorded KV, because two cores cannot
+misbehaves delays the others, beside pairs of runs in which nobody does: that is the noise. Each
+misconduct is compared with an agent that claims the same share of the link and breaks no rule. The
+cloud server has a tiny random model and the agents replay its recorded KV, because two cores cannot
 prefill for eight.
 """
 
@@ -12,20 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from scout_core.evaluation.allocation_misconduct import completion_change
+from scout_core.evaluation.allocation_prediction import predict
 from scout_core.evaluation.allocation_real import (
     RealCase,
     RealRun,
-    completion_change,
     figures,
-    predict,
     record,
     run_real,
 )
@@ -45,6 +47,8 @@ PAYLOAD_PART = 0.92
 BYTES_PER_MEGABIT = 125_000.0
 DEADLINES_S = (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5)
 RESERVE = 0.1
+MESSAGE_BYTES = 20 * 1024
+"""Enough for the chunks of edges on such a link."""
 SIDES = ("predicted", "real")
 
 
@@ -57,23 +61,52 @@ async def play(
         return await run_real(case, recording, (f"{host}:{port}", server.address), last)
 
 
+PAIRS = {
+    "noise": (Conduct.IDLE, Conduct.IDLE),
+    "lies": (Conduct.IDLE, Conduct.LIES),
+    "floods": (Conduct.CLAIMS, Conduct.FLOODS),
+    "surges": (Conduct.LEAVES, Conduct.SURGES),
+}
+"""What is compared: the same claims on the link, without and with bytes that break the rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is played of misconduct: the pairs, how often, and the largest message taken."""
+
+    mbps: float
+    rounds: int
+    pairs: tuple[str, ...]
+    repetitions: int
+    message_bytes: int
+
+
 async def misconduct(
-    case: RealCase, server: SupervisedDaemon, folder: Path, mbps: float, discipline: Discipline
+    case: RealCase, server: SupervisedDaemon, folder: Path, link: LinkConfig, plan: Plan
 ) -> dict[str, Any]:
-    """Two runs without the last agent, and one for each way in which it misbehaves."""
-    constant = LinkConfig.constant(mbps, DOWN_MBPS, ROUND_TRIP_S)
-    link = replace(constant, discipline=discipline)
-    control = await play(case, server, folder, link, Conduct.IDLE)
+    """Every pair, so many times, each time in another order."""
+    runs: dict[str, tuple[list[RealRun], list[RealRun]]] = {name: ([], []) for name in plan.pairs}
+    order = random.Random(0)
+    for _ in range(plan.repetitions):
+        plays = [(name, side) for name in plan.pairs for side in (0, 1)]
+        order.shuffle(plays)
+        for name, side in plays:
+            played = await play(_against(case, name), server, folder, link, PAIRS[name][side])
+            runs[name][side].append(played)
+    honest = len(case.deadlines_s) - 1
     changes: dict[str, Any] = {}
-    for label, conduct in (
-        ("noise", Conduct.IDLE),
-        ("floods", Conduct.FLOODS),
-        ("lies", Conduct.LIES),
-    ):
-        run = await play(case, server, folder, link, conduct)
-        changes[label] = completion_change(control, run, len(case.deadlines_s) - 1)
-        changes[label]["compliance"] = figures(case, run)["compliance"]
+    for name, (controls, others) in runs.items():
+        changes[name] = completion_change(controls, others, honest)
+        in_time = [figures(case, RealRun(run.outcomes[:honest])) for run in others]
+        changes[name]["compliance"] = sum(each["compliance"] for each in in_time) / len(in_time)
     return changes
+
+
+def _against(case: RealCase, name: str) -> RealCase:
+    """One that surges needs credit, so it is the first in turn."""
+    if name != "surges":
+        return case
+    return replace(case, deadlines_s=(*case.deadlines_s[:-1], min(case.deadlines_s)))
 
 
 class Bench:
@@ -89,13 +122,14 @@ class Bench:
         period_s = max(DEADLINES_S) + 0.5
         return RealCase(DEADLINES_S, rounds, period_s, capacity, RESERVE, ROUND_TRIP_S)
 
-    def server(self, case: RealCase) -> SupervisedDaemon:
+    def server(self, case: RealCase, message_bytes: int = MESSAGE_BYTES) -> SupervisedDaemon:
         capacities = json.dumps({case.group: case.capacity_bytes_per_s})
         flags = (
             *("--model", str(self._model), "--threads", "1"),
             *("--uplink-capacity-bytes-per-s", capacities),
             *("--uplink-round-trip-s", str(ROUND_TRIP_S)),
             *("--uplink-deadline-reserve", str(RESERVE)),
+            *("--largest-message-bytes", str(message_bytes)),
         )
         return SupervisedDaemon("scout-cloud", Path(tempfile.mkdtemp(dir=self.folder)), *flags)
 
@@ -108,11 +142,13 @@ class Bench:
         predicted = predict(case, Recording.load(self.folder))
         return {"mbps": mbps, "predicted": predicted, "real": figures(case, run)}
 
-    def misconduct(self, mbps: float, rounds: int, discipline: Discipline) -> dict[str, Any]:
+    def misconduct(self, plan: Plan, discipline: Discipline) -> dict[str, Any]:
         """How the last agent changes the others' completion."""
-        case = self.case(mbps, rounds)
-        with self.server(case) as server:
-            return asyncio.run(misconduct(case, server, self.folder, mbps, discipline))
+        case = self.case(plan.mbps, plan.rounds)
+        constant = LinkConfig.constant(plan.mbps, DOWN_MBPS, ROUND_TRIP_S)
+        link = replace(constant, discipline=discipline)
+        with self.server(case, plan.message_bytes) as server:
+            return asyncio.run(misconduct(case, server, self.folder, link, plan))
 
 
 def mean_shares(rows: list[dict[str, Any]], side: str) -> dict[str, float]:
@@ -128,16 +164,20 @@ def mean_shares(rows: list[dict[str, Any]], side: str) -> dict[str, float]:
 @click.option("--mbps", default=1.5, show_default=True, help="Of the link under misconduct.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--disciplines", default="fair,fifo", show_default=True, help="Empty: none.")
-def main(rates: str, mbps: float, rounds: int, disciplines: str) -> None:
+@click.option("--pairs", default=",".join(PAIRS), show_default=True, help="Of misconduct.")
+@click.option("--repetitions", default=3, show_default=True, help="Of every pair of runs.")
+@click.option("--message-bytes", default=MESSAGE_BYTES, show_default=True, help="Largest taken.")
+def main(rates: str, disciplines: str, pairs: str, **numbers: Any) -> None:
     """Starts everything and measures."""
+    plan = Plan(pairs=tuple(pairs.split(",")), **numbers)
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name))
-        rows = [bench.honest(float(rate), rounds) for rate in rates.split(",") if rate]
+        rows = [bench.honest(float(rate), plan.rounds) for rate in rates.split(",") if rate]
         document: dict[str, Any] = {"agents": len(DEADLINES_S), "rows": rows}
         if rows:
             document |= {f"mean_modes_{side}": mean_shares(rows, side) for side in SIDES}
         document["misconduct"] = {
-            discipline: bench.misconduct(mbps, rounds, Discipline(discipline))
+            discipline: bench.misconduct(plan, Discipline(discipline))
             for discipline in disciplines.split(",")
             if discipline
         }

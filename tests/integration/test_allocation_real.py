@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from scout_core.evaluation.allocation_prediction import predict
 from scout_core.evaluation.allocation_real import (
     RealCase,
     figures,
-    predict,
     record,
     run_real,
 )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 import pytest
 
 from scout_core.rpc.channel import RpcServer, open_channel
-from scout_core.rpc.options import ChannelRole
+from scout_core.rpc.options import MIB, ChannelRole
 from scout_core.testbed.link import LinkConfig
 from scout_core.testbed.proxy import LinkEmulator
 
@@ -21,15 +21,25 @@ WINDOW_BYTES = 128 * 1024
 SETTLED_S = 2.0
 
 
+Behaviour = Callable[[AsyncIterator[bytes], Any], Awaitable[None]]
+
+
 async def unread(_: AsyncIterator[bytes], __: Any) -> None:
     """Opens, and reads nothing."""
     await asyncio.sleep(60)
 
 
-async def crossed_bytes(window_bytes: int | None) -> int:
-    """What a flood of 3.2 MB puts on a 100 Mbit/s link in front of a server that reads nothing."""
-    server = RpcServer(window_bytes=window_bytes)
-    handler = grpc.stream_stream_rpc_method_handler(unread)
+async def reading(messages: AsyncIterator[bytes], _: Any) -> None:
+    """Opens, and reads whatever comes."""
+    async for _message in messages:
+        pass
+
+
+async def crossed_bytes(
+    server: RpcServer, behaviour: Behaviour = unread, message: bytes = MESSAGE
+) -> int:
+    """What a flood of up to 200 messages puts on a 100 Mbit/s link in front of a server."""
+    handler = grpc.stream_stream_rpc_method_handler(behaviour)
     server.grpc_server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("scout.test.Flood", {"Session": handler}),)
     )
@@ -41,9 +51,10 @@ async def crossed_bytes(window_bytes: int | None) -> int:
             host, linked = link.address
             async with open_channel(f"{host}:{linked}", ChannelRole.DATA) as channel:
                 call = channel.stream_stream(METHOD)(timeout=30)
-                flooding = asyncio.create_task(_flood(call))
+                flooding = asyncio.create_task(_flood(call, message))
                 await asyncio.sleep(SETTLED_S)
                 flooding.cancel()
+                await asyncio.gather(flooding, return_exceptions=True)
                 crossed = link.statistics().up.delivered_bytes
                 call.cancel()
         return crossed
@@ -51,12 +62,19 @@ async def crossed_bytes(window_bytes: int | None) -> int:
         await server.stop(0)
 
 
-async def _flood(call: Any) -> None:
+async def _flood(call: Any, message: bytes) -> None:
     for _ in range(MESSAGES):
-        await call.write(MESSAGE)
+        await call.write(message)
 
 
 @pytest.mark.timeout(30)
 async def test_an_unread_stream_holds_no_more_than_its_window() -> None:
-    bounded = await crossed_bytes(WINDOW_BYTES)
+    bounded = await crossed_bytes(RpcServer(window_bytes=WINDOW_BYTES))
     assert WINDOW_BYTES / 2 < bounded < 2 * WINDOW_BYTES
+
+
+@pytest.mark.timeout(30)
+async def test_of_a_message_that_is_too_large_no_more_than_a_window_crosses() -> None:
+    """However much is read: it is refused by its length, not once it is there."""
+    server = RpcServer(window_bytes=WINDOW_BYTES, message_bytes=20 * 1024)
+    assert await crossed_bytes(server, reading, bytes(MIB)) < 2 * WINDOW_BYTES

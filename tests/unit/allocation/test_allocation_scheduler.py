@@ -335,6 +335,26 @@ def test_a_block_that_was_begun_may_be_finished_before_its_agent_turns_to_indice
     assert uplink.rate_bytes_per_s(session, 0.31) == pytest.approx(2_000.0)
 
 
+def test_who_has_credit_and_sends_nothing_lends_its_share_until_it_sends() -> None:
+    uplink = scheduler(1_000_000.0)
+    first, second = attach(uplink, "a"), attach(uplink, "b")
+    silent = ask(uplink, "silent", first, 0.0, deadline_s=3.0)
+    other = ask(uplink, "other", second, 0.0, deadline_s=4.0)
+    uplink.tick(0.0)
+    uplink.receive(RequestPromised(silent, 30_000), 0.03)
+    now = 0.03
+    while now < 0.9:
+        now += 0.1
+        uplink.receive(AgentHeard(first), now)
+        uplink.receive(AgentHeard(second), now)
+        uplink.tick(now)
+        rates = [uplink.rate_bytes_per_s(session, now) for session in (silent, other)]
+        assert rates[0] > 500_000.0 if now < 0.55 else rates == [0.0, pytest.approx(1_000_000.0)]
+    uplink.receive(RequestProgress(silent, 10_000), now + 0.1)
+    uplink.tick(now + 0.1)
+    assert uplink.rate_bytes_per_s(silent, now + 0.1) > 500_000.0
+
+
 def test_the_next_solve_is_when_the_first_will_have_been_promised_all() -> None:
     uplink = scheduler(1_000_000.0, policy=SchedulerPolicy(planning_margin=0.0))
     ask(uplink, "s", attach(uplink, "a"), 0.0, offers=(offer(Mode.SCOUT, 40_000, 0.8),))
