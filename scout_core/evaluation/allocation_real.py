@@ -51,6 +51,7 @@ class RealCase:
         capacity_bytes_per_s: as the cloud is configured.
         reserve: part of each deadline that the cloud's schedule leaves free.
         round_trip_s: of the link.
+        only: the one mode that everybody offers; None: all.
     """
 
     deadlines_s: tuple[float, ...]
@@ -60,6 +61,7 @@ class RealCase:
     reserve: float
     round_trip_s: float
     group: str = "cell"
+    only: Mode | None = None
 
     def agent(self, number: int) -> str:
         return f"replay-{number}"
@@ -167,6 +169,7 @@ async def run_real(
             begins_s=begins_s,
             deadline_s=deadline_s,
             round_trip_s=case.round_trip_s,
+            only=case.only.value if case.only else "",
             conduct=(last if number == agents - 1 else Conduct.HONEST).value,
         )
         for number, deadline_s in enumerate(case.deadlines_s)

@@ -60,14 +60,13 @@ class Conduct(Enum):
     HONEST = "honest"
     IDLE = "idle"
     """Attached, asks nothing: what the others do without it."""
-    CLAIMS = "claims"
-    """Opens a session and sends nothing, for as long as a flood lasts."""
-    FLOODS = "floods"
-    """Opens the same session and sends chunk after chunk without credit."""
     LEAVES = "leaves"
-    """Opens a session and gives it up as soon as it has credit."""
+    """Opens a session and gives it up as soon as it has credit: it claims what the two below claim
+    until they are found out."""
+    FLOODS = "floods"
+    """Opens a session and sends chunk after chunk without credit."""
     SURGES = "surges"
-    """Opens the same session and, with its first credit, sends one message far beyond it."""
+    """Opens a session and, with its first credit, sends one message far beyond it."""
     LIES = "lies"
     """Declares its token ids and sends its whole KV."""
 
@@ -90,6 +89,8 @@ class ReplayScript:
     deadline_s: float
     round_trip_s: float
     conduct: str = Conduct.HONEST.value
+    only: str = ""
+    """The one mode that it offers; empty: all."""
 
 
 @dataclass(slots=True)
@@ -175,10 +176,8 @@ class ReplayAgent:
                 return await self._ask(number)
             case Conduct.IDLE:
                 return ReplayOutcome(number)
-            case Conduct.CLAIMS:
-                return await self._flood(number, sends=False)
             case Conduct.FLOODS:
-                return await self._flood(number, sends=True)
+                return await self._flood(number)
             case Conduct.LEAVES:
                 return await self._surge(number, sends=False)
             case Conduct.SURGES:
@@ -239,7 +238,7 @@ class ReplayAgent:
                 return
             yield recorded[mode][index]
 
-    async def _flood(self, number: int, *, sends: bool) -> ReplayOutcome:
+    async def _flood(self, number: int) -> ReplayOutcome:
         """Until the cloud ends it, or for ``FLOOD_S``."""
         outcome, call = ReplayOutcome(number), self._stream()
         ends_s = time.monotonic() + FLOOD_S
@@ -247,8 +246,6 @@ class ReplayAgent:
         try:
             async with StreamWriter(call) as writer:
                 await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
-                if not sends:
-                    await asyncio.sleep(FLOOD_S)
                 while time.monotonic() < ends_s:
                     chunk = actions.SendChunk(outcome.payload_bytes, FLOOD_CHUNK, checksum)
                     await writer.send(encode_edge(chunk))
@@ -261,21 +258,22 @@ class ReplayAgent:
         return outcome
 
     async def _surge(self, number: int, *, sends: bool) -> ReplayOutcome:
-        """Until the cloud has ended it."""
+        """Until the cloud has ended it, or for ``FLOOD_S``."""
         outcome, call = ReplayOutcome(number), self._stream()
         try:
-            await call.write(encode_edge(actions.SendOpen(self._parameters(lies=False))))
-            granted = False
-            while not granted:
-                news = decode_cloud(await read_stream(call))
-                granted = any(isinstance(event, events.CreditGranted) for event in news)
-            if sends:
-                chunk = actions.SendChunk(0, SURGE, chunk_checksum(SURGE))
-                await call.write(encode_edge(chunk))
-                outcome.payload_bytes = len(SURGE)
-                while True:
-                    await read_stream(call)
-        except (StreamEnded, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            async with asyncio.timeout(FLOOD_S):
+                await call.write(encode_edge(actions.SendOpen(self._parameters(lies=False))))
+                granted = False
+                while not granted:
+                    news = decode_cloud(await read_stream(call))
+                    granted = any(isinstance(event, events.CreditGranted) for event in news)
+                if sends:
+                    chunk = actions.SendChunk(0, SURGE, chunk_checksum(SURGE))
+                    await call.write(encode_edge(chunk))
+                    outcome.payload_bytes = len(SURGE)
+                    while True:
+                        await read_stream(call)
+        except (StreamEnded, grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
             outcome.error = "ENDED"
         call.cancel()
         return outcome
@@ -287,6 +285,8 @@ class ReplayAgent:
 
     def _parameters(self, *, lies: bool) -> OpenParameters:
         offers = self._recording.offers()
+        if self._script.only:
+            offers = tuple(offer for offer in offers if offer.mode.value == self._script.only)
         small = Offer(Mode.KV_BF16, 1.0, 400, 1.0, 0.0)
         return OpenParameters(
             session_id=SessionId(uuid.uuid4().hex),
@@ -295,7 +295,7 @@ class ReplayAgent:
             context_hash=self._recording.context_hash,
             context_tokens=self._recording.context_tokens,
             question="who built the lighthouse?",
-            mode=Mode.KV_BF16,
+            mode=Mode.KV_BF16 if lies else offers[0].mode,
             retention=1.0,
             deadline_s=self._script.deadline_s,
             sampling=SamplingOptions(max_tokens=1),

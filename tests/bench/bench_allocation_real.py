@@ -33,6 +33,7 @@ from scout_core.evaluation.allocation_real import (
 )
 from scout_core.evaluation.allocation_recording import Recording
 from scout_core.evaluation.allocation_replay import Conduct
+from scout_core.modes import Mode
 from scout_core.testbed.link import LinkConfig
 from scout_core.testbed.proxy import LinkEmulator
 from scout_core.testbed.queueing import Discipline
@@ -64,7 +65,7 @@ async def play(
 PAIRS = {
     "noise": (Conduct.IDLE, Conduct.IDLE),
     "lies": (Conduct.IDLE, Conduct.LIES),
-    "floods": (Conduct.CLAIMS, Conduct.FLOODS),
+    "floods": (Conduct.LEAVES, Conduct.FLOODS),
     "surges": (Conduct.LEAVES, Conduct.SURGES),
 }
 """What is compared: the same claims on the link, without and with bytes that break the rules."""
@@ -143,8 +144,9 @@ class Bench:
         return {"mbps": mbps, "predicted": predicted, "real": figures(case, run)}
 
     def misconduct(self, plan: Plan, discipline: Discipline) -> dict[str, Any]:
-        """How the last agent changes the others' completion."""
-        case = self.case(plan.mbps, plan.rounds)
+        """How the last agent changes the others' completion. All send int8: a claim that ends early
+        leaves better modes to the others, and larger payloads come later."""
+        case = replace(self.case(plan.mbps, plan.rounds), only=Mode.KV_INT8)
         constant = LinkConfig.constant(plan.mbps, DOWN_MBPS, ROUND_TRIP_S)
         link = replace(constant, discipline=discipline)
         with self.server(case, plan.message_bytes) as server:
@@ -161,7 +163,7 @@ def mean_shares(rows: list[dict[str, Any]], side: str) -> dict[str, float]:
 
 @click.command()
 @click.option("--rates", default="1,1.25,1.5,2,2.5", show_default=True, help="Mbit/s; empty: none.")
-@click.option("--mbps", default=1.5, show_default=True, help="Of the link under misconduct.")
+@click.option("--mbps", default=1.75, show_default=True, help="Of the link under misconduct.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--disciplines", default="fair,fifo", show_default=True, help="Empty: none.")
 @click.option("--pairs", default=",".join(PAIRS), show_default=True, help="Of misconduct.")
