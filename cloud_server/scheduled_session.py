@@ -39,6 +39,11 @@ class PacedSession(Protocol):
         ...
 
     @property
+    def is_suspended(self) -> bool:
+        """Whether it waits for another stream."""
+        ...
+
+    @property
     def switches(self) -> tuple[events.SwitchReceived, ...]:
         """The switches announced so far; none is missing of the bytes received."""
         ...
@@ -82,6 +87,7 @@ class ScheduledSession:
         booked_bytes, booked_switches: payload and switches that the scheduler was told of.
         booked_promise_bytes: payload that it was told the session may send.
         base_bytes: payload from before the agent attached anew; the scheduler counts from there.
+        paused: whether the scheduler believes it to be without a stream.
         asked: column that the acceptance asked for.
         sent: column that the edge sends, as its open and its switches say.
     """
@@ -100,6 +106,7 @@ class ScheduledSession:
     booked_bytes: int = 0
     booked_switches: int = 0
     booked_promise_bytes: int = 0
+    paused: bool = False
 
     def arrival(self) -> RequestArrived:
         """The event that tells the scheduler of it."""
@@ -112,7 +119,7 @@ class ScheduledSession:
 
     def begin_again(self, seat: UplinkSeat) -> None:
         """The agent attached anew: to the scheduler this is now a request for what is left."""
-        self.seat = seat
+        self.seat, self.paused = seat, False
         received = self.port.received_bytes
         if received:
             going_on = self.alternatives[self.sent]

@@ -62,6 +62,11 @@ class LiveSession:
         return self._machine.promised_bytes(now)
 
     @property
+    def is_suspended(self) -> bool:
+        """Whether it waits for another stream."""
+        return self._machine.is_suspended
+
+    @property
     def switches(self) -> tuple[events.SwitchReceived, ...]:
         """The switches announced so far; none is missing of the bytes received."""
         return self._machine.switches
@@ -102,6 +107,9 @@ class LiveSession:
             )
         self._switches.append(note)
         self._tracking.switched(switch)
+
+    def note_suspended(self) -> None:
+        self._tracking.suspended()
 
     def commit(self) -> None:
         self._tracking.payload_complete()

@@ -12,7 +12,13 @@ import structlog
 
 from cloud_server.offers import column_of
 from cloud_server.scheduled_session import ScheduledSession
-from scout_core.allocation.events import Event, RequestProgress, RequestPromised, RequestSwitched
+from scout_core.allocation.events import (
+    Event,
+    RequestPaused,
+    RequestProgress,
+    RequestPromised,
+    RequestSwitched,
+)
 from scout_core.modes import AgentId, SessionId
 from scout_core.protocol import events
 
@@ -46,6 +52,9 @@ class SessionBooks:
 
 def unbooked_progress(session: ScheduledSession, now: float) -> Iterator[Event]:
     """What the scheduler has not heard of yet, in stream order; booked as it is taken."""
+    if session.paused and not session.port.is_suspended:
+        session.paused = False
+        yield RequestPaused(session.opening.key, paused=False)
     received = session.port.received_bytes
     promised = max(session.port.promised_bytes(now), received)
     if promised != session.booked_promise_bytes:

@@ -44,6 +44,11 @@ class SessionTracking:
         """Blocks from here on are coded otherwise."""
         self.mode = switch.mode
 
+    def suspended(self) -> None:
+        """The session has no stream; others may have its share meanwhile."""
+        if self.opening is not None:
+            self.uplink.pause(self.opening.key)
+
     def payload_complete(self) -> None:
         """The session needs the uplink no more."""
         if self.opening is not None:

@@ -30,6 +30,7 @@ from scout_core.allocation.events import (
     Report,
     ReportKind,
     RequestFinished,
+    RequestPaused,
 )
 from scout_core.allocation.group import GroupStatus
 from scout_core.allocation.offer import GroupId, TenantPolicy
@@ -160,6 +161,13 @@ class Uplink:
         session = ScheduledSession(opening, seat, port, now, opening.alternatives, opening.opened)
         self._books.add(session)
         self._tell(session.arrival(), now)
+
+    def pause(self, key: SessionId) -> None:
+        """The session lost its stream; that it has one again is seen at the next solve."""
+        session = self._books.find(key)
+        if session is not None and not session.paused:
+            session.paused = True
+            self._tell(RequestPaused(key, paused=True), self._clock())
 
     def finish(self, key: SessionId) -> None:
         """The payload is complete, or the session is over; more than once is harmless."""

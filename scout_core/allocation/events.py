@@ -96,6 +96,15 @@ class RequestPromised:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestPaused:
+    """The session has lost its stream, or has one again: without it no credit reaches the agent, so
+    its share is lent to the others."""
+
+    session: SessionId
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RequestSwitched:
     """The agent sends another of its offers from the bytes reported so far on.
 
@@ -140,6 +149,7 @@ Event = (
     | RequestArrived
     | RequestProgress
     | RequestPromised
+    | RequestPaused
     | RequestSwitched
     | RequestFinished
     | CapacitySample

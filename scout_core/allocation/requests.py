@@ -103,6 +103,7 @@ class RequestTable:
         self._promised = np.zeros(0)
         self._promised_before = np.zeros(0)
         self._awaited_s = np.zeros(0)
+        self._paused = np.zeros(0, dtype=np.int64)
         self._received_of_offer = np.zeros(0)
         self._kept_fraction = np.zeros(0)
         self._kept_quality = np.zeros(0)
@@ -154,6 +155,7 @@ class RequestTable:
         self.overrun_bytes[slot] = self._received[slot] = self._received_of_offer[slot] = 0.0
         self._kept_fraction[slot] = self._kept_quality[slot] = 0.0
         self._promised[slot] = self._promised_before[slot] = 0.0
+        self._paused[slot] = 0
         return slot
 
     def remove(self, session: SessionId) -> None:
@@ -191,6 +193,10 @@ class RequestTable:
         if promised_bytes > self._received[slot] >= self._promised[slot]:
             self._awaited_s[slot] = now
         self._promised[slot] = promised_bytes
+
+    def pause(self, session: SessionId, *, paused: bool) -> None:
+        """Notes whether credit can reach the agent at all."""
+        self._paused[self._slot_of[session]] = paused
 
     def overran(self, session: SessionId) -> bool:
         """Whether clearly more arrived than the offer declared."""
@@ -238,7 +244,7 @@ class RequestTable:
 
     def flows(self, slots: IntArray, choice: IntArray, now: float) -> Flows:
         """The chosen transfers as they stand at ``now``. One that sends nothing on its credit has
-        no more to send for the present."""
+        no more to send for the present, nor has one without a stream."""
         remaining, open_ended = self._not_promised(slots, choice)
         return Flows(
             remaining_bytes=remaining,
@@ -300,7 +306,8 @@ class RequestTable:
 
     def _is_stalled(self, slots: IntArray, now: float) -> BoolArray:
         since_s = np.maximum(self.progressed_s[slots], self._awaited_s[slots])
-        return (self._on_the_way(slots) > 0) & (now - since_s > STALLED_S)
+        silent = (self._on_the_way(slots) > 0) & (now - since_s > STALLED_S)
+        return silent | (self._paused[slots] > 0)
 
     def _on_the_way(self, slots: IntArray) -> FloatArray:
         """``[slots]``: bytes that were promised and have not arrived."""
@@ -361,6 +368,7 @@ class RequestTable:
         self._promised = _longer(self._promised, more)
         self._promised_before = _longer(self._promised_before, more)
         self._awaited_s = _longer(self._awaited_s, more)
+        self._paused = _longer(self._paused, more)
         self._received_of_offer = _longer(self._received_of_offer, more)
         self._kept_fraction = _longer(self._kept_fraction, more)
         self._kept_quality = _longer(self._kept_quality, more)

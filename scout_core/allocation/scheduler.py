@@ -33,6 +33,7 @@ from scout_core.allocation.events import (
     ReportKind,
     RequestArrived,
     RequestFinished,
+    RequestPaused,
     RequestProgress,
     RequestPromised,
     RequestSwitched,
@@ -119,7 +120,7 @@ class UplinkScheduler:
                 return ()
             case RequestProgress():
                 return self._progress(event, now)
-            case RequestPromised() | RequestSwitched():
+            case RequestPromised() | RequestPaused() | RequestSwitched():
                 self._note(event, now)
                 return ()
             case RequestFinished():
@@ -199,12 +200,15 @@ class UplinkScheduler:
         self._agent_of[event.session] = event.agent
         self._want(timetable, now)
 
-    def _note(self, event: RequestPromised | RequestSwitched, now: float) -> None:
+    def _note(self, event: RequestPromised | RequestPaused | RequestSwitched, now: float) -> None:
         """What the next solve will see."""
         timetable = self._group_of(event.session)
         if timetable is None:
             return
         match event:
+            case RequestPaused(session, paused):
+                timetable.group.table.pause(session, paused=paused)
+                self._want(timetable, now)
             case RequestPromised(session, promised_bytes):
                 timetable.group.table.promise(session, promised_bytes, now)
             case RequestSwitched(session, offer):

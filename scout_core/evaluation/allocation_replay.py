@@ -20,7 +20,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import structlog
 import uvloop
 from scout.v1 import control_pb2
@@ -261,19 +260,19 @@ class ReplayAgent:
         """Until the cloud has ended it, or for ``FLOOD_S``."""
         outcome, call = ReplayOutcome(number), self._stream()
         try:
-            async with asyncio.timeout(FLOOD_S):
-                await call.write(encode_edge(actions.SendOpen(self._parameters(lies=False))))
+            async with asyncio.timeout(FLOOD_S), StreamWriter(call) as writer:
+                await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
                 granted = False
                 while not granted:
                     news = decode_cloud(await read_stream(call))
                     granted = any(isinstance(event, events.CreditGranted) for event in news)
                 if sends:
                     chunk = actions.SendChunk(0, SURGE, chunk_checksum(SURGE))
-                    await call.write(encode_edge(chunk))
+                    await writer.send(encode_edge(chunk))
                     outcome.payload_bytes = len(SURGE)
                     while True:
                         await read_stream(call)
-        except (StreamEnded, grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+        except (StreamEnded, TimeoutError):
             outcome.error = "ENDED"
         call.cancel()
         return outcome

@@ -59,6 +59,9 @@ class DroppingConsumer:
     async def take_block(self, block: Block) -> None:
         """Done with it."""
 
+    def note_suspended(self) -> None:
+        """Nobody shares the link."""
+
     def note_switch(self, switch: actions.ApplySwitch) -> None:
         """Blocks are dropped, whatever their coding."""
 

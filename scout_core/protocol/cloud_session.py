@@ -132,6 +132,11 @@ class CloudSession:
         """Payload bytes granted in total."""
         return self._receiver.window.limit
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the payload waits for another stream."""
+        return self._states.current is CloudState.SUSPENDED
+
     def promised_bytes(self, now: float) -> int:
         """As ``credit_bytes``, and what has gathered at the allocated rate to be granted next."""
         return self._receiver.window.promised(now)

@@ -55,6 +55,10 @@ class PayloadConsumer(Protocol):
         """Blocks taken from now on are coded in another mode."""
         ...
 
+    def note_suspended(self) -> None:
+        """The stream was lost before the payload was complete; another may come."""
+        ...
+
     def commit(self) -> None:
         """Every block was taken and the digest agrees: answer now."""
         ...
@@ -292,6 +296,8 @@ class ServedSession:
 
     def _let_go_of_suspended_stream(self) -> None:
         if self._machine.state in (CloudState.SUSPENDED, CloudState.DETACHED):
+            if self._outlet is not None and self._machine.is_suspended:
+                self._consumer.note_suspended()
             self._close_outlet(PeerUnavailableError("The stream ended early; resume the session."))
 
 

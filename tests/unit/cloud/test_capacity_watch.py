@@ -25,6 +25,7 @@ class Flow:
 
     def __init__(self, name: str, rate: float, arrives: float, group: GroupId = GROUP) -> None:
         self.received_bytes = self.credit_bytes = 0
+        self.is_suspended = False
         self.switches: tuple[events.SwitchReceived, ...] = ()
         self.rate, self.arrives = rate, arrives
         seat = UplinkSeat(AgentId(name), TenantId("t"), group, lambda _: None)

@@ -39,6 +39,7 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.received_bytes = self.credit_bytes = 0
+        self.is_suspended = False
         self.switches: tuple[events.SwitchReceived, ...] = ()
         self.posted: list[events.CloudEvent] = []
 
@@ -189,6 +190,21 @@ def test_a_share_taken_back_before_there_was_any_credit_lets_no_block_begin(benc
     bench.open(bench.attach("b"), deadline_s=1.0)
     bench.run(0.02)
     assert first.posted[-1] == events.RateAllocated(0.0, releases=False)
+
+
+def test_a_session_without_a_stream_lends_its_share_until_it_has_one(bench: Bench) -> None:
+    first = bench.open(bench.attach("a"), deadline_s=1.0)
+    second = bench.open(bench.attach("b"), deadline_s=3.0)
+    bench.uplink.tick()
+    assert first.rate_bytes_per_s
+    first.is_suspended = True
+    bench.uplink.pause(SessionId("default/a/s"))
+    bench.run(0.02)
+    assert first.rate_bytes_per_s == 0.0
+    assert second.rate_bytes_per_s == pytest.approx(CAPACITY)
+    first.is_suspended = False
+    bench.run(0.12)
+    assert first.rate_bytes_per_s
 
 
 def test_a_share_that_goes_on_leaves_what_it_has_gathered(bench: Bench) -> None:
