@@ -95,6 +95,14 @@ class Question:
     deadline_s: float
     arrived_s: float
 
+    def elapsed_s(self, now: float) -> float:
+        """Since it arrived."""
+        return now - self.arrived_s
+
+    def time_left_s(self, now: float) -> float:
+        """Until its first token is due; negative when it is late."""
+        return self.deadline_s - self.elapsed_s(now)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -149,7 +157,7 @@ class Planner:
         situation = Situation(
             forecast=forecast,
             deadline_s=question.deadline_s,
-            elapsed_s=now - question.arrived_s,
+            elapsed_s=question.elapsed_s(now),
             edge_queue_s=host.worker.queue_s,
             cloud_queue_s=view.queue_s,
             round_trip_s=round_trip_s,

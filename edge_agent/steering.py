@@ -102,7 +102,7 @@ class Steering:
                 if other is not mode
             ),
             backlog_bytes=self.backlog_bytes(),
-            time_left_s=self.question.deadline_s - (now - self.question.arrived_s),
+            time_left_s=self.question.time_left_s(now),
             since_switch_s=now - self._switched_s,
             target_probability=self.host.settings.target_probability,
         )
@@ -127,7 +127,7 @@ class Steering:
                 self._refined(sent, mode) for mode in RUNGS if any(sent.below(mode))
             ),
             backlog_bytes=self.backlog_bytes(),
-            time_left_s=self.question.deadline_s - (now - self.question.arrived_s),
+            time_left_s=self.question.time_left_s(now),
             since_switch_s=now - self._switched_s,
             target_probability=self.host.settings.target_probability,
         )
