@@ -182,6 +182,15 @@ class _Passage:
     sentences: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question's words in order, those that carry content, and the stems of these."""
+
+    words: list[str]
+    content: frozenset[str]
+    stems: frozenset[str]
+
+
 def sentence_starts(text: str) -> list[int]:
     """Character offsets at which sentences begin; the first is 0."""
     return [0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() < len(text))]
@@ -218,6 +227,12 @@ def _cut(pieces: Sequence[str]) -> _Passage:
         token_starts_word=begins,
         sentences=len(bounds),
     )
+
+
+def _read(question: str) -> _Asked:
+    words = [match.group().lower() for match in _WORD.finditer(question)]
+    content = [word for word in words if word not in _STOP]
+    return _Asked(words, frozenset(content), frozenset(_stem(word) for word in content))
 
 
 def _decayed(signal: Floats, scale: float) -> Floats:
@@ -272,22 +287,18 @@ def question_kind(question: str) -> int:
     return -1
 
 
-def _word_signals(passage: _Passage, question: str) -> tuple[Floats, dict[str, float]]:
-    """Per word: match, match × idf, stem match, bigram match, idf; and the idf table."""
-    asked = [match.group().lower() for match in _WORD.finditer(question)]
-    content = {word for word in asked if word not in _STOP}
-    stems = {_stem(word) for word in content}
-    bigrams = set(pairwise(asked))
-    idf = _idf(passage)
+def _word_signals(passage: _Passage, asked: _Asked, idf: dict[str, float]) -> Floats:
+    """Per word: match, match × idf, stem match, bigram match, idf."""
+    bigrams = set(pairwise(asked.words))
     rows = np.zeros((len(passage.words), 5), dtype=np.float32)
     for index, (word, stem) in enumerate(zip(passage.words, passage.stems, strict=True)):
         weight = idf[stem]
-        hit = stem in stems
+        hit = stem in asked.stems
         following = passage.words[index + 1] if index + 1 < len(passage.words) else ""
         before = passage.words[index - 1] if index else ""
         paired = (word, following) in bigrams or (before, word) in bigrams
-        rows[index] = (word in content, hit * weight, hit, paired, weight)
-    return rows, idf
+        rows[index] = (word in asked.content, hit * weight, hit, paired, weight)
+    return rows
 
 
 def _shapes(pieces: Sequence[str], passage: _Passage) -> Floats:
@@ -332,6 +343,60 @@ def pieces_of(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
     return pieces
 
 
+def _sentence_matches(passage: _Passage, asked: _Asked, idf: dict[str, float]) -> Floats:
+    """Per token, of its sentence: coverage, BM25 as a share of the best, whether it is the best
+    and the first, and the better coverage of its neighbours."""
+    coverage, bm25 = _sentence_scores(passage, asked.stems, idf)
+    padded = np.pad(coverage, 1)
+    around = np.maximum(padded[:-2], padded[2:])
+    best = float(bm25.max()) or 1.0
+    first = np.arange(passage.sentences) == 0
+    columns = (coverage, bm25 / best, bm25 >= best, first, around)
+    table = np.stack([column.astype(np.float32) for column in columns], axis=1)
+    return table[passage.token_sentence]
+
+
+def _places(sentence: Ints) -> NDArray[np.float64]:
+    """Per token: where it is in the passage and in its sentence, and how long that is."""
+    position = np.arange(len(sentence))
+    first_of = np.searchsorted(sentence, sentence, side="left")
+    length_of = np.bincount(sentence)[sentence]
+    return np.stack(
+        [
+            position / max(len(sentence) - 1, 1),
+            (position - first_of) / np.maximum(length_of, 1),
+            np.log1p(length_of) / 4.0,
+        ],
+        axis=1,
+    )
+
+
+def _kinds(question: str, count: int) -> Floats:
+    """The question's kind, the same for every token."""
+    kinds = np.zeros((count, len(_KINDS)), dtype=np.float32)
+    kind = question_kind(question)
+    if kind >= 0:
+        kinds[:, kind] = 1.0
+    return kinds
+
+
+def _wanted(shapes: Floats, kinds: Floats) -> Floats:
+    """Whether a token has the shape of what the question asks for."""
+    has = dict(zip(_SHAPES, shapes.T, strict=True))
+    asks = dict(zip(_KINDS, kinds.T, strict=True))
+    digit, capital = has["digit"], has["capital"]
+    return np.stack(
+        [
+            digit * (asks["how many"] + asks["how much"]),
+            digit * asks["when"],
+            capital * asks["who"],
+            capital * asks["where"],
+            capital * (asks["which"] + asks["what"]),
+        ],
+        axis=1,
+    )
+
+
 def features(pieces: Sequence[str], question: str) -> Floats:
     """Feature table ``[n, len(FEATURES)]`` for context tokens with texts ``pieces``.
 
@@ -344,50 +409,19 @@ def features(pieces: Sequence[str], question: str) -> Floats:
     passage = _cut(pieces)
     if not passage.words:
         return np.zeros((count, len(FEATURES)), dtype=np.float32)
-    signals, idf = _word_signals(passage, question)
-    asked = frozenset(
-        _stem(m.group().lower()) for m in _WORD.finditer(question) if m.group().lower() not in _STOP
-    )
-    coverage, bm25 = _sentence_scores(passage, asked, idf)
-    near = _near(signals)
+    asked, idf = _read(question), _idf(passage)
+    signals = _word_signals(passage, asked, idf)
     word = np.maximum(passage.token_word, 0)
-    has_word = (passage.token_word >= 0)[:, None].astype(np.float32)
-    sentence = passage.token_sentence
-    padded = np.pad(coverage, 1)
-    around = np.maximum(padded[:-2], padded[2:])
-    best = float(bm25.max()) or 1.0
-    first_of = np.searchsorted(sentence, sentence, side="left")
-    length_of = np.bincount(sentence, minlength=passage.sentences)[sentence]
-    position = np.arange(count)
-    table = np.stack(
-        [
-            coverage[sentence],
-            bm25[sentence] / best,
-            (bm25[sentence] >= best).astype(np.float32),
-            (sentence == 0).astype(np.float32),
-            around[sentence],
-            signals[word, 4],
-            position / max(count - 1, 1),
-            (position - first_of) / np.maximum(length_of, 1),
-            np.log1p(length_of) / 4.0,
-        ],
-        axis=1,
+    has_word = (passage.token_word >= 0)[:, None]
+    shapes, kinds = _shapes(pieces, passage), _kinds(question, count)
+    blocks = (
+        signals[word, :4] * has_word,
+        _near(signals)[word],
+        _sentence_matches(passage, asked, idf),
+        signals[word, 4:],
+        _places(passage.token_sentence),
+        shapes,
+        kinds,
+        _wanted(shapes, kinds),
     )
-    kind = np.zeros((count, len(_KINDS)), dtype=np.float32)
-    chosen = question_kind(question)
-    if chosen >= 0:
-        kind[:, chosen] = 1.0
-    shapes = _shapes(pieces, passage)
-    digit, capital = shapes[:, 2], shapes[:, 0]
-    wanted = np.stack(
-        [
-            digit * (kind[:, 5] + kind[:, 6]),
-            digit * kind[:, 1],
-            capital * kind[:, 0],
-            capital * kind[:, 2],
-            capital * (kind[:, 3] + kind[:, 8]),
-        ],
-        axis=1,
-    )
-    blocks = (signals[word, :4] * has_word, near[word], table, shapes, kind, wanted)
     return np.concatenate([block.astype(np.float32) for block in blocks], axis=1)
