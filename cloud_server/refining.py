@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scout_core.codec.embedded_bf16 import is_above, is_refinable
+from scout_core.codec.refinable import RefinableBound
 from scout_core.errors import PayloadError
 from scout_core.geometry import KvGeometry
-from scout_core.protocol.blocks import REFINABLE_BYTES, Block, BlockHeader
+from scout_core.protocol.blocks import Block, BlockHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +38,15 @@ class RefinableBlocks:
     refined_positions: int = 0
     refinement_bytes: int = 0
     _held: dict[int, _Held] = field(default_factory=dict[int, _Held])
-    _covered_bytes: int = 0
+    _bound: RefinableBound = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bound = RefinableBound(self.geometry)
 
     def hold(self, header: BlockHeader, payload: bytes) -> None:
-        """Keeps a KV block's payload if it can be refined.
-
-        Not beyond ``REFINABLE_BYTES`` of bf16 cache in one session: the sender counts too.
-        """
-        covered = self._covered_bytes + self.geometry.bf16_bytes(header.count)
-        if not is_refinable(header.codec_id) or covered > REFINABLE_BYTES:
-            return
-        self._covered_bytes = covered
-        self._held[header.start] = _Held(header.count, header.codec_id, payload)
+        """Keeps a KV block's payload if it can be refined."""
+        if self._bound.admit(header.codec_id, header.count):
+            self._held[header.start] = _Held(header.count, header.codec_id, payload)
 
     def refined(self, block: Block) -> bytes:
         """The whole payload of the block that a refinement belongs to.

@@ -2,7 +2,7 @@
 
 Owns the sender's side of the ladder (``scout_core.codec.embedded_bf16``): which blocks could be
 refined to which mode, and how many bytes that takes. It decides nothing (``steering`` does) and
-encodes nothing. It counts like the receiver, ``cloud_server.refining``.
+encodes nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from scout_core.codec.base import CodecId, KvCodec
-from scout_core.codec.embedded_bf16 import EMBEDDED_BF16, is_above, is_refinable, refinement_bytes
+from scout_core.codec.embedded_bf16 import EMBEDDED_BF16, is_above, refinement_bytes
 from scout_core.codec.groups import INT4_GROUPS, INT8_GROUPS
+from scout_core.codec.refinable import RefinableBound
 from scout_core.control.sizes import BLOCK_HEADER_BYTES
 from scout_core.geometry import KvGeometry
 from scout_core.modes import Mode
-from scout_core.protocol.blocks import REFINABLE_BYTES
 
 RUNGS: Final[dict[Mode, KvCodec]] = {
     Mode.KV_INT4: INT4_GROUPS,
@@ -52,19 +52,20 @@ class SentKv:
 
     geometry: KvGeometry
     _blocks: dict[int, SentBlock] = field(default_factory=dict[int, SentBlock])
-    _covered_bytes: int = 0
+    _bound: RefinableBound = field(init=False)
     _is_fixed: bool = False
+
+    def __post_init__(self) -> None:
+        self._bound = RefinableBound(self.geometry)
 
     def note(self, start: int, count: int, codec: KvCodec) -> None:
         """A KV block was made. One that cannot be refined keeps the whole where it is."""
         if codec.codec_id in EXACT:
             return
-        covered = self._covered_bytes + self.geometry.bf16_bytes(count)
-        if not is_refinable(int(codec.codec_id)) or covered > REFINABLE_BYTES:
+        if self._bound.admit(int(codec.codec_id), count):
+            self._blocks[start] = SentBlock(start, count, codec)
+        else:
             self._is_fixed = True
-            return
-        self._covered_bytes = covered
-        self._blocks[start] = SentBlock(start, count, codec)
 
     def refined(self, block: SentBlock, mode: Mode) -> None:
         """A refinement of ``block`` to ``mode`` was made."""
