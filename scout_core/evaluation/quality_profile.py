@@ -138,6 +138,50 @@ def _costs(pair: Pair, example: Example) -> tuple[CostRecord, ...]:
     return (_line(Stage.EDGE_SCORE, score), _line(Stage.CLOUD_PREFILL, prefill))
 
 
+def _drawn(
+    answerable: Sequence[Example], most: int, *, fits: bool
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Up to ``most`` questions each to fit on and to measure, of different articles.
+
+    Where nothing is fitted, all may be measured.
+    """
+    generator = random.Random(SPLIT_SEED)  # noqa: S311 - a reproducible draw, not a secret
+    fit_on: tuple[Example, ...] = ()
+    measured = tuple(answerable)
+    if fits:
+        fit_on, measured = hold_out(answerable, at_least=len(answerable) // 2, seed=SPLIT_SEED)
+        fit_on = tuple(generator.sample(fit_on, min(len(fit_on), most)))
+    return fit_on, tuple(generator.sample(measured, min(len(measured), most)))
+
+
+def _with_heads(pair: Pair, heads: HeadWeights, scout_heads: HeadWeights | None) -> Pair:
+    """The pair as the profile will describe it; a trained scout (None) keeps its own scorer."""
+    weighed = replace(pair, heads=heads)
+    if scout_heads is None:
+        return weighed
+    return replace(
+        weighed,
+        scorer=scorer_between(pair.scout, pair.cloud, scout_heads),
+        scouting=pair.scouting and replace(pair.scouting, heads=scout_heads),
+    )
+
+
+def _qualities(
+    pair: Pair,
+    measured: Sequence[Example],
+    retentions: tuple[float, ...],
+    report: Callable[[str], None],
+) -> tuple[QualityRecord, ...]:
+    """The quality table, band by band of context lengths."""
+    records: list[QualityRecord] = []
+    for low, high, part in _bands(pair, measured):
+        report(f"measuring {len(part)} questions of {low} to {high} context tokens")
+        study = Study(pair, Plan(retentions, selectors=frozenset({SCOUT, CLOUD})), None)
+        study.run(part, partial(_note, report), _keep_nothing)
+        records += _records(study.rows(), low, high)
+    return tuple(records)
+
+
 def calibrate(
     pair: Pair, examples: Sequence[Example], request: Request, report: Callable[[str], None]
 ) -> Profile:
@@ -151,47 +195,27 @@ def calibrate(
         raise EmptyInputError(
             f"Calibration needs {2 * LEAST_PER_BAND} answerable questions, got {len(answerable)}."
         )
-    generator = random.Random(SPLIT_SEED)  # noqa: S311 - a reproducible draw, not a secret
-    fit_on: tuple[Example, ...] = ()
-    measured = tuple(answerable)
+    heads, scout_heads = request.heads, None
     scout_is_trained = not pair.scorer.selector_name.startswith(UNCALIBRATED)
-    if request.heads is None or not scout_is_trained:
-        fit_on, measured = hold_out(answerable, at_least=len(answerable) // 2, seed=SPLIT_SEED)
-        fit_on = tuple(generator.sample(fit_on, min(len(fit_on), request.questions)))
-    measured = tuple(generator.sample(measured, min(len(measured), request.questions)))
-    heads = request.heads
+    fits = heads is None or not scout_is_trained
+    fit_on, measured = _drawn(answerable, request.questions, fits=fits)
     if heads is None:
         report(f"fitting the cloud's heads on {len(fit_on)} questions")
         heads = fitted_heads(pair.cloud, pair.model, fit_on)
-    fitted = replace(pair, heads=heads)
-    scout_heads: HeadWeights | None = None
     if not scout_is_trained:
         report(f"fitting the scout's heads on {len(fit_on)} questions")
-        scouting = pair.scouting
-        batched = scouting and scouting.model
+        batched = pair.scouting and pair.scouting.model
         scout_heads = fitted_heads(pair.scout, batched, fit_on, words=True)
-        fitted = replace(
-            fitted,
-            scorer=scorer_between(pair.scout, pair.cloud, scout_heads),
-            scouting=scouting and replace(scouting, heads=scout_heads),
-        )
     retentions = tuple(sorted({*request.retentions, KV_SELECT_RETENTION}))
-    records: list[QualityRecord] = []
-    for low, high, part in _bands(pair, measured):
-        report(f"measuring {len(part)} questions of {low} to {high} context tokens")
-        study = Study(fitted, Plan(retentions, selectors=frozenset({SCOUT, CLOUD})), None)
-        study.run(part, partial(_note, report), _keep_nothing)
-        records += _records(study.rows(), low, high)
+    fitted = _with_heads(pair, heads, scout_heads)
     return Profile(
         schema_version=1,
         name=request.name,
         cloud=ModelRecord(name=pair.cloud.name, fingerprint=pair.cloud.fingerprint),
         scout=ModelRecord(name=pair.scout.name, fingerprint=pair.scout.fingerprint),
         cloud_head_weights=HeadWeightsRecord.model_validate(heads.to_dict()),
-        scout_head_weights=None
-        if scout_heads is None
-        else HeadWeightsRecord.model_validate(scout_heads.to_dict()),
-        quality=tuple(records),
+        scout_head_weights=scout_heads and HeadWeightsRecord.model_validate(scout_heads.to_dict()),
+        quality=_qualities(fitted, measured, retentions, report),
         costs=_costs(pair, answerable[0]),
         data_sha256=data_hash([*fit_on, *measured]),
         data_description=request.data_description,
