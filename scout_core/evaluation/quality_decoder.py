@@ -188,22 +188,15 @@ def hidden_states(
     """
     _check_window(shape, run.positions)
     x = x * shape.embedding_scale if shape.embedding_scale != 1.0 else x
-    rotary = _rotary(shape.rope_theta, shape.head_dim, run.positions, x.dtype)
-    local = rotary
-    if shape.local_layers:
-        local = _rotary(shape.local_rope_theta, shape.head_dim, run.positions, x.dtype)
+    rotary, local = _rotations(shape, run.positions, x.dtype)
     cache = KeyValues([], [], x.shape[1])
-    depth = len(weights.layer[PROJECTIONS[0]])
-    for index in range(depth):
+    last = len(weights.layer[PROJECTIONS[0]]) - 1
+    for index in range(last + 1):
         part = {name: tensors[index] for name, tensors in weights.layer.items()}
         normed = functional.rms_norm(x, (x.shape[-1],), part[NORMS[0]], shape.norm_epsilon)
-        query = _split(functional.linear(normed, part[PROJECTIONS[0]]), shape.heads)
-        key = _split(functional.linear(normed, part[PROJECTIONS[1]]), shape.kv_heads)
-        query = _normed(query, part, EXTRA_NORMS[0], shape)
-        key = _normed(key, part, EXTRA_NORMS[1], shape)
-        cos, sin = local if index in shape.local_layers else rotary
-        query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
-        if run.stop_after_scores and index == depth - 1:
+        rotation = local if index in shape.local_layers else rotary
+        query, key = _query_and_key(normed, part, shape, rotation)
+        if run.stop_after_scores and index == last:
             if run.observe is not None:
                 run.observe(index, query, key)
             return x, cache
@@ -217,15 +210,42 @@ def hidden_states(
         if run.observe is not None:
             run.observe(index, query, key)
         mask = run.mask
-        if run.needed is not None and index == depth - 1:
+        if run.needed is not None and index == last:
             if run.needed.shape[1] == 0:
                 return x[:, :0], cache
             query, x, mask = _narrowed(query, x, run, run.needed)
-        attended = _attend(query, key, value, run, mask)
-        added = functional.linear(attended, part[PROJECTIONS[3]])
-        x = x + _normed(added, part, EXTRA_NORMS[2], shape)
-        x = x + _normed(_mlp(x, part, shape), part, EXTRA_NORMS[3], shape)
+        x = _layer_output(x, _attend(query, key, value, run, mask), part, shape)
     return x, cache
+
+
+def _rotations(
+    shape: DecoderShape, positions: Tensor, dtype: torch.dtype
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Cosines and sines of the layers that see everything, and of those with a window."""
+    rotary = _rotary(shape.rope_theta, shape.head_dim, positions, dtype)
+    if not shape.local_layers:
+        return rotary, rotary
+    return rotary, _rotary(shape.local_rope_theta, shape.head_dim, positions, dtype)
+
+
+def _query_and_key(
+    normed: Tensor, part: Mapping[str, Tensor], shape: DecoderShape, rotation: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Queries ``[B, heads, L, D]`` and keys ``[B, kv_heads, L, D]`` of a layer, rotated."""
+    query = _split(functional.linear(normed, part[PROJECTIONS[0]]), shape.heads)
+    key = _split(functional.linear(normed, part[PROJECTIONS[1]]), shape.kv_heads)
+    query = _normed(query, part, EXTRA_NORMS[0], shape)
+    key = _normed(key, part, EXTRA_NORMS[1], shape)
+    return _rotated(query, *rotation), _rotated(key, *rotation)
+
+
+def _layer_output(
+    x: Tensor, attended: Tensor, part: Mapping[str, Tensor], shape: DecoderShape
+) -> Tensor:
+    """``x`` and what attention and MLP add to it."""
+    added = functional.linear(attended, part[PROJECTIONS[3]])
+    x = x + _normed(added, part, EXTRA_NORMS[2], shape)
+    return x + _normed(_mlp(x, part, shape), part, EXTRA_NORMS[3], shape)
 
 
 def _narrowed(query: Tensor, x: Tensor, run: Pass, needed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
