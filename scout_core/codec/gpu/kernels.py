@@ -48,8 +48,10 @@ def _fits(offset, step):
 
 
 @triton.jit
-def _measured(lowest, highest):
-    """From ordered extremes: offset and step words, offset, scale, and whether they are refused."""
+def _measured(places, AXIS: tl.constexpr):
+    """Of groups along an axis, from their elements in order: offset and step words, offset, scale,
+    and whether it is refused."""
+    lowest, highest = tl.min(places, AXIS), tl.max(places, AXIS)
     finite = (highest <= 0x7F7F0000) & (lowest >= -0x7F7F0001)
     offset_word = _ordered(lowest)
     offset = _as_float(offset_word)
@@ -76,6 +78,13 @@ def _code(word, offset, scale):
     """The 8-bit code in the low bits of an int32 (bits above the ninth are the constant's)."""
     scaled = (_as_float(word) - offset) * scale
     return (scaled + 12582912.0).to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _store_groups(pointers, place, offset_word, step_word, mask):
+    """Writes offsets and steps as bf16."""
+    tl.store(pointers[1] + place, (offset_word >> 16).to(tl.int16), mask=mask)
+    tl.store(pointers[2] + place, (step_word >> 16).to(tl.int16), mask=mask)
 
 
 @triton.jit
@@ -115,6 +124,32 @@ def _slab_base(strides, slab, kv_heads):
 
 
 @triton.jit
+def _key_tile(sizes, HALF: tl.constexpr, LANES: tl.constexpr, VECTOR: tl.constexpr):
+    """A key program's slab, group and channels; the group's first position, and how many it has."""
+    TILES: tl.constexpr = (HALF + LANES - 1) // LANES
+    positions, groups = sizes[1], sizes[2]
+    group = tl.program_id(0) // TILES
+    slab = tl.program_id(1)
+    lane = tl.max_contiguous(tl.arange(0, LANES), VECTOR)
+    channel = (tl.program_id(0) % TILES) * LANES + lane
+    first = group * positions // groups
+    rows = (group + 1) * positions // groups - first
+    return slab, group, channel, first, rows
+
+
+@triton.jit
+def _halves(address, inside, HALF: tl.constexpr, WHOLE: tl.constexpr):
+    """The elements from ``address`` on and their partners half a row on, as the bits of floats."""
+    if WHOLE:
+        low = _widened(tl.load(address))
+        high = _widened(tl.load(address + HALF))
+    else:
+        low = _widened(tl.load(address, mask=inside, other=0))
+        high = _widened(tl.load(address + HALF, mask=inside, other=0))
+    return low, high
+
+
+@triton.jit
 def encode_keys(pointers, strides, sizes, SHAPE: tl.constexpr):
     """One program: up to 32 positions of one group and LANES channel pairs of one slab.
 
@@ -124,37 +159,21 @@ def encode_keys(pointers, strides, sizes, SHAPE: tl.constexpr):
     """
     HALF: tl.constexpr = SHAPE[0]
     LANES: tl.constexpr = SHAPE[1]
-    TILES: tl.constexpr = (HALF + LANES - 1) // LANES
     positions, groups = sizes[1], sizes[2]
-    group = tl.program_id(0) // TILES
-    slab = tl.program_id(1)
-    VECTOR: tl.constexpr = SHAPE[3]
-    lane = tl.max_contiguous(tl.arange(0, LANES), VECTOR)
-    channel = (tl.program_id(0) % TILES) * LANES + lane
+    slab, group, channel, first, rows = _key_tile(sizes, HALF, LANES, SHAPE[3])
     inside = channel < HALF
-    first = group * positions // groups
-    rows = (group + 1) * positions // groups - first
     row = tl.arange(0, 32)[:, None]
     start = pointers[0] + _slab_base(strides, slab, sizes[0]) + first.to(tl.int64) * strides[2]
     address = start + tl.minimum(row, rows - 1) * strides[2] + channel[None, :]
-    if HALF % LANES == 0:
-        low = _widened(tl.load(address))
-        high = _widened(tl.load(address + HALF))
-    else:
-        low = _widened(tl.load(address, mask=inside[None, :], other=0))
-        high = _widened(tl.load(address + HALF, mask=inside[None, :], other=0))
+    low, high = _halves(address, inside[None, :], HALF, HALF % LANES == 0)
     low_places, high_places = _ordered(low), _ordered(high)
-    low_offset_word, low_step_word, low_offset, low_scale, low_refused = _measured(
-        tl.min(low_places, 0), tl.max(low_places, 0)
-    )
+    low_offset_word, low_step_word, low_offset, low_scale, low_refused = _measured(low_places, 0)
     high_offset_word, high_step_word, high_offset, high_scale, high_refused = _measured(
-        tl.min(high_places, 0), tl.max(high_places, 0)
+        high_places, 0
     )
     place = (slab.to(tl.int64) * groups + group) * (2 * HALF) + channel
-    tl.store(pointers[1] + place, (low_offset_word >> 16).to(tl.int16), mask=inside)
-    tl.store(pointers[2] + place, (low_step_word >> 16).to(tl.int16), mask=inside)
-    tl.store(pointers[1] + place + HALF, (high_offset_word >> 16).to(tl.int16), mask=inside)
-    tl.store(pointers[2] + place + HALF, (high_step_word >> 16).to(tl.int16), mask=inside)
+    _store_groups(pointers, place, low_offset_word, low_step_word, inside)
+    _store_groups(pointers, place + HALF, high_offset_word, high_step_word, inside)
     tl.store(pointers[5] + channel * 0, 1, mask=inside & (low_refused | high_refused))
     pair = (slab.to(tl.int64) * positions + first) * HALF + row * HALF + channel[None, :]
     low_code = _code(low, low_offset[None, :], low_scale[None, :])
@@ -189,19 +208,15 @@ def encode_values(pointers, strides, sizes, SHAPE: tl.constexpr):
     low = _widened(tl.load(address))
     high = _widened(tl.load(address + HALF))
     low_places, high_places = _ordered(low), _ordered(high)
-    low_offset_word, low_step_word, low_offset, low_scale, low_refused = _measured(
-        tl.min(low_places, 1), tl.max(low_places, 1)
-    )
+    low_offset_word, low_step_word, low_offset, low_scale, low_refused = _measured(low_places, 1)
     high_offset_word, high_step_word, high_offset, high_scale, high_refused = _measured(
-        tl.min(high_places, 1), tl.max(high_places, 1)
+        high_places, 1
     )
     inside = unit < units
     first = slab.to(tl.int64) * units
     place = first * 2 + row * (2 * BLOCKS) + block
-    tl.store(pointers[1] + place, (low_offset_word >> 16).to(tl.int16), mask=inside)
-    tl.store(pointers[2] + place, (low_step_word >> 16).to(tl.int16), mask=inside)
-    tl.store(pointers[1] + place + BLOCKS, (high_offset_word >> 16).to(tl.int16), mask=inside)
-    tl.store(pointers[2] + place + BLOCKS, (high_step_word >> 16).to(tl.int16), mask=inside)
+    _store_groups(pointers, place, low_offset_word, low_step_word, inside)
+    _store_groups(pointers, place + BLOCKS, high_offset_word, high_step_word, inside)
     tl.store(pointers[5] + unit * 0, 1, mask=inside & (low_refused | high_refused))
     pair = first * GROUP + unit[:, None] * GROUP + lane[None, :]
     low_code = _code(low, low_offset[:, None], low_scale[:, None])
@@ -237,16 +252,9 @@ def decode_keys(pointers, strides, sizes, SHAPE: tl.constexpr):
     """The inverse of ``encode_keys``, same tiles and arguments; SHAPE ends in NATIVE."""
     HALF: tl.constexpr = SHAPE[0]
     LANES: tl.constexpr = SHAPE[1]
-    TILES: tl.constexpr = (HALF + LANES - 1) // LANES
     positions, groups = sizes[1], sizes[2]
-    group = tl.program_id(0) // TILES
-    slab = tl.program_id(1)
-    VECTOR: tl.constexpr = SHAPE[3]
-    lane = tl.max_contiguous(tl.arange(0, LANES), VECTOR)
-    channel = (tl.program_id(0) % TILES) * LANES + lane
+    slab, group, channel, first, rows = _key_tile(sizes, HALF, LANES, SHAPE[3])
     inside = channel < HALF
-    first = group * positions // groups
-    rows = (group + 1) * positions // groups - first
     place = (slab.to(tl.int64) * groups + group) * (2 * HALF) + channel
     low_offset, low_step = _read_group(
         pointers[1] + place, pointers[2] + place, inside, pointers[5]
