@@ -1,15 +1,13 @@
 """``scout bench transport``: sessions beside gRPC streams and TCP, and over the emulated link.
 
-This module owns options and output, and how the emulator's process is started; the measurements are
+This module owns options and output; the measurements are
 ``scout_core.evaluation.transport_loopback`` and ``transport_emulated``.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from functools import partial
 
@@ -18,6 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from scout_core.cli.link import open_own_process
 from scout_core.evaluation.transport_emulated import (
     EmulatedOptions,
     EmulatedRow,
@@ -28,8 +27,6 @@ from scout_core.evaluation.transport_loopback import (
     LoopbackOptions,
     measure_loopback,
 )
-from scout_core.testbed.accuracy import RunningLink
-from scout_core.testbed.child import LinkProcess
 
 MEGABYTE = 1_000_000
 
@@ -58,7 +55,9 @@ def command(megabytes: int, turns: int, seconds: float, as_json: bool) -> None:
     report = partial(click.echo, err=True)
     loopback_options = LoopbackOptions(megabytes * MEGABYTE, turns)
     loopback = uvloop.run(measure_loopback(loopback_options, report))
-    emulated = uvloop.run(measure_emulated(EmulatedOptions(seconds=seconds), _open_link, report))
+    emulated = uvloop.run(
+        measure_emulated(EmulatedOptions(seconds=seconds), open_own_process, report)
+    )
     if as_json:
         rows = [asdict(row) for row in emulated]
         click.echo(json.dumps({"loopback": asdict(loopback), "emulated": rows}))
@@ -66,16 +65,6 @@ def command(megabytes: int, turns: int, seconds: float, as_json: bool) -> None:
         console = Console()
         console.print(_loopback_table(loopback))
         console.print(_emulated_table(emulated))
-
-
-def _open_link(
-    rate_mbps: float, rtt_s: float, upstream: tuple[str, int]
-) -> AbstractAsyncContextManager[RunningLink]:
-    """The emulator in a process of its own, as between two hosts."""
-    program = [sys.executable, "-m", "scout_core.cli.link", "--child"]
-    address = ["--upstream", f"{upstream[0]}:{upstream[1]}", "--rtt-ms", str(rtt_s * 1e3)]
-    rates = ["--up-mbps", str(rate_mbps), "--down-mbps", str(rate_mbps)]
-    return LinkProcess([*program, *address, *rates])
 
 
 def _loopback_table(figures: LoopbackFigures) -> Table:

@@ -211,7 +211,7 @@ def _config(options: dict[str, Any]) -> LinkConfig:
 
 
 def _self_test(seconds: float, *, as_json: bool) -> None:
-    openers = {Placement.IN_PROCESS: _open_in_process, Placement.OWN_PROCESS: _open_own_process}
+    openers = {Placement.IN_PROCESS: _open_in_process, Placement.OWN_PROCESS: open_own_process}
     test = asyncio.run(accuracy.self_test(openers, accuracy.RATES_MBPS, seconds, _to_stderr))
     if as_json:
         click.echo(json.dumps(test.document(), indent=2))
@@ -230,9 +230,10 @@ def _open_in_process(
     return LinkEmulator(LinkConfig.constant(rate_mbps, rate_mbps, rtt_s), upstream)
 
 
-def _open_own_process(
+def open_own_process(
     rate_mbps: float, rtt_s: float, upstream: tuple[str, int]
 ) -> AbstractAsyncContextManager[RunningLink]:
+    """The emulator in a process of its own, as between two hosts: the same rate both ways."""
     program = [sys.executable, "-m", "scout_core.cli.link", "--child"]
     address = ["--upstream", f"{upstream[0]}:{upstream[1]}", "--rtt-ms", str(rtt_s * 1e3)]
     rates = ["--up-mbps", str(rate_mbps), "--down-mbps", str(rate_mbps)]
