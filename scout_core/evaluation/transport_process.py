@@ -1,21 +1,20 @@
 """A handle on the receiving process of the transport study.
 
-This module owns the child's life: the ports it announces, and its end with its standard input.
+This module owns how it is started, and the ports it announces.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 from types import TracebackType
 from typing import Final, Self
 
-from scout_core.errors import PeerTimeoutError, PeerUnavailableError
+from scout_core.errors import PeerUnavailableError
 from scout_core.evaluation.transport_sink import SinkPorts
+from scout_core.testbed.line_process import LineProcess
 
 START_TIMEOUT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 5.0
+SINK: Final = (sys.executable, "-m", "scout_core.evaluation.transport_sink")
 
 
 class SinkProcess:
@@ -26,7 +25,7 @@ class SinkProcess:
     """
 
     def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
+        self._child = LineProcess("sink process", SINK)
         self._ports: SinkPorts | None = None
 
     @property
@@ -36,14 +35,11 @@ class SinkProcess:
         return self._ports
 
     async def __aenter__(self) -> Self:
-        pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "scout_core.evaluation.transport_sink", stdin=pipe, stdout=pipe
-        )
+        await self._child.start()
         try:
-            self._ports = SinkPorts(**json.loads(await self._first_line(self._process)))
+            self._ports = SinkPorts(**await self._child.read(START_TIMEOUT_S))
         except BaseException:
-            await self._end()
+            await self._child.end()
             raise
         return self
 
@@ -53,30 +49,5 @@ class SinkProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._end()
-
-    async def _first_line(self, process: asyncio.subprocess.Process) -> bytes:
-        if process.stdout is None:
-            raise PeerUnavailableError("The sink process has no standard output.")
-        try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)
-        except TimeoutError as error:
-            raise PeerTimeoutError(
-                f"The sink process said nothing for {START_TIMEOUT_S:g} s."
-            ) from error
-        if not line:
-            raise PeerUnavailableError("The sink process ended at once; see standard error.")
-        return line
-
-    async def _end(self) -> None:
-        process = self._process
-        if process is None:
-            return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        self._process = self._ports = None
+        self._ports = None
+        await self._child.end()

@@ -8,19 +8,15 @@ line is spelt: the caller gives it, with control by standard input and no status
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from scout_core.errors import PeerTimeoutError, PeerUnavailableError, SettingsError
+from scout_core.errors import PeerUnavailableError, SettingsError
+from scout_core.testbed.line_process import JsonObject, LineProcess
 
 START_TIMEOUT_S = 20.0
 REPLY_TIMEOUT_S = 5.0
-STOP_TIMEOUT_S = 5.0
-
-JsonObject = Mapping[str, Any]
 
 
 class LinkProcess:
@@ -33,21 +29,17 @@ class LinkProcess:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._command = tuple(command)
-        self._process: asyncio.subprocess.Process | None = None
+        self._child = LineProcess("link process", command)
         self._address: tuple[str, int] | None = None
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=pipe, stdout=pipe
-        )
+        await self._child.start()
         try:
-            ready = await self._read_line(START_TIMEOUT_S)
+            ready = await self._child.read(START_TIMEOUT_S)
             self._address = str(ready["host"]), int(ready["port"])
         except BaseException:
-            await self._end()
+            await self._child.end()
             raise
         return self
 
@@ -57,7 +49,8 @@ class LinkProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._end()
+        self._address = None
+        await self._child.end()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -86,49 +79,9 @@ class LinkProcess:
         return (await self._ask({"status": True}))["status"]
 
     async def _ask(self, command: JsonObject) -> JsonObject:
-        process = self._require_process()
         async with self._turn:
-            if process.stdin is None:
-                raise PeerUnavailableError("The link process has no standard input.")
-            try:
-                process.stdin.write(json.dumps(command).encode() + b"\n")
-                await process.stdin.drain()
-            except ConnectionError as error:
-                raise PeerUnavailableError("The link process has ended; start it anew.") from error
-            reply = await self._read_line(REPLY_TIMEOUT_S)
+            await self._child.write(command)
+            reply = await self._child.read(REPLY_TIMEOUT_S)
         if not reply["ok"]:
             raise SettingsError(str(reply["error"]))
         return reply
-
-    async def _read_line(self, timeout_s: float) -> JsonObject:
-        process = self._require_process()
-        if process.stdout is None:
-            raise PeerUnavailableError("The link process has no standard output.")
-        try:
-            line = await asyncio.wait_for(process.stdout.readline(), timeout_s)
-        except TimeoutError as error:
-            raise PeerTimeoutError(f"The link process said nothing for {timeout_s:g} s.") from error
-        if not line:
-            raise PeerUnavailableError(
-                f"The link process ended; its command was: {' '.join(self._command)}"
-            )
-        return json.loads(line)
-
-    def _require_process(self) -> asyncio.subprocess.Process:
-        if self._process is None:
-            raise PeerUnavailableError("The link process is not running: use it in `async with`.")
-        return self._process
-
-    async def _end(self) -> None:
-        process = self._require_process()
-        if process.stdin is not None:
-            process.stdin.close()
-        with suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-        self._process = None
-        self._address = None
