@@ -94,18 +94,9 @@ class Steering:
         remaining = self.plan.facts.prefix_tokens - position
         if self.guidance is not None:
             return self._as_asked(mode, self.guidance.mode, remaining)
-        progress = Progress(
-            current=self._remainder(mode, remaining),
-            alternatives=tuple(
-                self._remainder(other, remaining)
-                for other in (*STEERED, Mode.SCOUT)
-                if other is not mode
-            ),
-            backlog_bytes=self.backlog_bytes(),
-            time_left_s=self.question.time_left_s(now),
-            since_switch_s=now - self._switched_s,
-            target_probability=self.host.settings.target_probability,
-        )
+        others = (other for other in (*STEERED, Mode.SCOUT) if other is not mode)
+        alternatives = tuple(self._remainder(other, remaining) for other in others)
+        progress = self._progress(self._remainder(mode, remaining), alternatives, now)
         verdict = decide(progress, forecast)
         if not isinstance(verdict, Keep):
             self._switched_s = now
@@ -121,18 +112,22 @@ class Steering:
         if not self.enabled or self.guidance is not None or lowest is None:
             return None
         forecast = self.host.estimator.forecast(now, self.round_trip_s)
-        progress = Progress(
-            current=self._refined(sent, lowest),
-            alternatives=tuple(
-                self._refined(sent, mode) for mode in RUNGS if any(sent.below(mode))
-            ),
+        finer = tuple(self._refined(sent, mode) for mode in RUNGS if any(sent.below(mode)))
+        chosen = refine(self._progress(self._refined(sent, lowest), finer, now), forecast)
+        return chosen.mode if chosen else None
+
+    def _progress(
+        self, current: Remainder, alternatives: tuple[Remainder, ...], now: float
+    ) -> Progress:
+        """What there is to choose from, at ``now``."""
+        return Progress(
+            current=current,
+            alternatives=alternatives,
             backlog_bytes=self.backlog_bytes(),
             time_left_s=self.question.time_left_s(now),
             since_switch_s=now - self._switched_s,
             target_probability=self.host.settings.target_probability,
         )
-        chosen = refine(progress, forecast)
-        return chosen.mode if chosen else None
 
     def _refined(self, sent: SentKv, mode: Mode) -> Remainder:
         """What is missing until all that was sent has a mode."""
