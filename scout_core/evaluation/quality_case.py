@@ -26,7 +26,8 @@ from scout_core.evaluation.baselines_positions import (
 from scout_core.evaluation.baselines_retrieval import bm25_scores
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.quality_models import Pair
-from scout_core.selection.lexical import Floats, features, pieces_of
+from scout_core.selection.lexical import Floats, features
+from scout_core.selection.passage import pieces_of
 from scout_core.selection.readout import Readout, lexical_channels
 from scout_core.selection.scores import calibrated_scores
 from scout_core.selection.selectors import select_runs, select_top

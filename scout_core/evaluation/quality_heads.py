@@ -22,7 +22,7 @@ from scout_core.evaluation.quality_case import answer_ranges
 from scout_core.evaluation.quality_models import Pair
 from scout_core.selection import HeadWeights
 from scout_core.selection.calibration import CalibrationCase, fit_head_weights
-from scout_core.selection.lexical import pieces_of
+from scout_core.selection.passage import pieces_of
 from scout_core.selection.scores import lexical_rows
 
 SPLIT_SEED = 11

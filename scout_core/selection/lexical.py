@@ -10,7 +10,6 @@ documents, BM25 (Robertson & Walker 1994) over those sentences, k1 = 1.2, b = 0.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,115 +17,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
+from scout_core.selection.passage import Ints, Passage, cut_passage
+from scout_core.selection.words import STOP_WORDS, WORD, stem_of
 
-_WORD = re.compile(r"\w+", re.UNICODE)
-_SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[A-Z0-9\"'(\[])|\n+")
-_STOP = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "in",
-        "on",
-        "at",
-        "to",
-        "for",
-        "from",
-        "by",
-        "with",
-        "and",
-        "or",
-        "but",
-        "as",
-        "is",
-        "was",
-        "are",
-        "were",
-        "be",
-        "been",
-        "being",
-        "it",
-        "its",
-        "this",
-        "that",
-        "these",
-        "those",
-        "he",
-        "she",
-        "they",
-        "them",
-        "his",
-        "her",
-        "their",
-        "i",
-        "you",
-        "we",
-        "who",
-        "whom",
-        "whose",
-        "which",
-        "what",
-        "when",
-        "where",
-        "why",
-        "how",
-        "do",
-        "does",
-        "did",
-        "done",
-        "has",
-        "have",
-        "had",
-        "not",
-        "no",
-        "can",
-        "could",
-        "will",
-        "would",
-        "shall",
-        "should",
-        "may",
-        "might",
-        "must",
-        "than",
-        "then",
-        "there",
-        "here",
-        "so",
-        "if",
-        "into",
-        "over",
-        "under",
-        "about",
-        "after",
-        "before",
-        "between",
-        "during",
-        "out",
-        "up",
-        "down",
-        "off",
-        "more",
-        "most",
-        "other",
-        "some",
-        "such",
-        "only",
-        "own",
-        "same",
-        "too",
-        "very",
-        "also",
-        "just",
-    ]
-)
+Floats = NDArray[np.float32]
+
 _SCALES = (2.0, 5.0, 12.0, 30.0)
 _KINDS = ("who", "when", "where", "which", "why", "how many", "how much", "how", "what")
-_SUFFIXES = ("ing", "edly", "ed", "ies", "es", "ly", "s")
-
 _SHAPES = ("capital", "upper", "digit", "year", "stop", "short", "punctuation", "starts_word")
 FEATURES: tuple[str, ...] = (
     "match",
@@ -160,28 +57,6 @@ FEATURES: tuple[str, ...] = (
 """Column names of :func:`features`, in order."""
 
 
-def _stem(word: str) -> str:
-    for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
-            return word[: -len(suffix)]
-    return word
-
-
-@dataclass(frozen=True, slots=True)
-class _Passage:
-    """A passage cut into words and sentences; every token belongs to one of each (or -1)."""
-
-    words: list[str]
-    stems: list[str]
-    starts: Ints
-    """Character offset of every word."""
-    word_sentence: Ints
-    token_word: Ints
-    token_sentence: Ints
-    token_starts_word: NDArray[np.bool_]
-    sentences: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """A question's words in order, those that carry content, and the stems of these."""
@@ -191,48 +66,10 @@ class _Asked:
     stems: frozenset[str]
 
 
-def sentence_starts(text: str) -> list[int]:
-    """Character offsets at which sentences begin; the first is 0."""
-    return [0, *(match.end() for match in _SENTENCE_END.finditer(text) if match.end() < len(text))]
-
-
-def token_sentences(pieces: Sequence[str]) -> Ints:
-    """Sentence number of every token, from the texts of the tokens."""
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    bounds = np.array(sentence_starts("".join(pieces)), dtype=np.int64)
-    return np.searchsorted(bounds, np.maximum(ends - 1, 0), side="right") - 1
-
-
-def _cut(pieces: Sequence[str]) -> _Passage:
-    text = "".join(pieces)
-    found = list(_WORD.finditer(text))
-    words = [match.group().lower() for match in found]
-    starts = np.array([match.start() for match in found], dtype=np.int64)
-    ends = np.array([match.end() for match in found], dtype=np.int64)
-    lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
-    token_end = np.cumsum(lengths)
-    last = np.maximum(token_end - 1, 0)
-    bounds = np.array(sentence_starts(text), dtype=np.int64)
-    index = np.searchsorted(starts, last, side="right") - 1
-    inside = (index >= 0) & (last < ends[np.maximum(index, 0)]) if found else index >= 0
-    token_word = np.where(inside, index, -1)
-    begins = inside & (token_end - lengths <= starts[np.maximum(index, 0)]) if found else inside
-    return _Passage(
-        words=words,
-        stems=[_stem(word) for word in words],
-        starts=starts,
-        word_sentence=np.searchsorted(bounds, starts, side="right") - 1,
-        token_word=token_word,
-        token_sentence=np.searchsorted(bounds, last, side="right") - 1,
-        token_starts_word=begins,
-        sentences=len(bounds),
-    )
-
-
 def _read(question: str) -> _Asked:
-    words = [match.group().lower() for match in _WORD.finditer(question)]
-    content = [word for word in words if word not in _STOP]
-    return _Asked(words, frozenset(content), frozenset(_stem(word) for word in content))
+    words = [match.group().lower() for match in WORD.finditer(question)]
+    content = [word for word in words if word not in STOP_WORDS]
+    return _Asked(words, frozenset(content), frozenset(stem_of(word) for word in content))
 
 
 def _decayed(signal: Floats, scale: float) -> Floats:
@@ -247,7 +84,7 @@ def _decayed(signal: Floats, scale: float) -> Floats:
 
 
 def _sentence_scores(
-    passage: _Passage, question: frozenset[str], idf: dict[str, float]
+    passage: Passage, question: frozenset[str], idf: dict[str, float]
 ) -> tuple[Floats, Floats]:
     """Per sentence: share of the question's idf mass it covers, and its BM25 score."""
     total = sum(idf.get(stem, 0.0) for stem in question) or 1.0
@@ -267,7 +104,7 @@ def _sentence_scores(
     return coverage, bm25
 
 
-def _idf(passage: _Passage) -> dict[str, float]:
+def _idf(passage: Passage) -> dict[str, float]:
     holders: dict[str, set[int]] = {}
     for stem, sentence in zip(passage.stems, passage.word_sentence.tolist(), strict=True):
         holders.setdefault(stem, set()).add(sentence)
@@ -287,7 +124,7 @@ def question_kind(question: str) -> int:
     return -1
 
 
-def _word_signals(passage: _Passage, asked: _Asked, idf: dict[str, float]) -> Floats:
+def _word_signals(passage: Passage, asked: _Asked, idf: dict[str, float]) -> Floats:
     """Per word: match, match × idf, stem match, bigram match, idf."""
     bigrams = set(pairwise(asked.words))
     rows = np.zeros((len(passage.words), 5), dtype=np.float32)
@@ -301,7 +138,7 @@ def _word_signals(passage: _Passage, asked: _Asked, idf: dict[str, float]) -> Fl
     return rows
 
 
-def _shapes(pieces: Sequence[str], passage: _Passage) -> Floats:
+def _shapes(pieces: Sequence[str], passage: Passage) -> Floats:
     out = np.zeros((len(pieces), len(_SHAPES)), dtype=np.float32)
     for index, piece in enumerate(pieces):
         bare = piece.strip()
@@ -312,7 +149,7 @@ def _shapes(pieces: Sequence[str], passage: _Passage) -> Floats:
             len(bare) > 1 and bare.isupper(),
             any(character.isdigit() for character in bare),
             text.isdigit() and len(text) == 4,
-            text in _STOP,
+            text in STOP_WORDS,
             len(text) <= 2,
             word < 0,
             passage.token_starts_word[index],
@@ -333,17 +170,7 @@ def _near(signals: Floats) -> Floats:
     return np.stack([*columns, *densities], axis=1)
 
 
-def pieces_of(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
-    """The text of every token; joined they are ``text`` up to the last token's end."""
-    pieces: list[str] = []
-    done = 0
-    for _, end in spans:
-        pieces.append(text[done:end])
-        done = max(done, end)
-    return pieces
-
-
-def _sentence_matches(passage: _Passage, asked: _Asked, idf: dict[str, float]) -> Floats:
+def _sentence_matches(passage: Passage, asked: _Asked, idf: dict[str, float]) -> Floats:
     """Per token, of its sentence: coverage, BM25 as a share of the best, whether it is the best
     and the first, and the better coverage of its neighbours."""
     coverage, bm25 = _sentence_scores(passage, asked.stems, idf)
@@ -406,7 +233,7 @@ def features(pieces: Sequence[str], question: str) -> Floats:
         question: the question's text.
     """
     count = len(pieces)
-    passage = _cut(pieces)
+    passage = cut_passage(pieces)
     if not passage.words:
         return np.zeros((count, len(FEATURES)), dtype=np.float32)
     asked, idf = _read(question), _idf(passage)

@@ -15,7 +15,8 @@ from scout_core.engine.scoring import (
 )
 from scout_core.errors import CodecError, EmptyInputError, ProfileError
 from scout_core.selection import UNCALIBRATED, HeadWeights, calibrated_scores
-from scout_core.selection.lexical import FEATURES, pieces_of
+from scout_core.selection.lexical import FEATURES
+from scout_core.selection.passage import pieces_of
 from scout_core.selection.scores import lexical_rows
 from tests.support.tiny_models import HEADS, LAYERS
 

@@ -16,7 +16,8 @@ from scout_core.evaluation.baselines_positions import (
     sink_window_scores,
 )
 from scout_core.evaluation.baselines_retrieval import bm25_scores
-from scout_core.selection.lexical import FEATURES, features, sentence_starts, token_sentences
+from scout_core.selection.lexical import FEATURES, features
+from scout_core.selection.passage import sentence_starts, token_sentences
 from scout_core.selection.readout import ReadoutShape, fresh_readout, lexical_channels, load_readout
 
 PASSAGE = "The mill burned down in 1820. A new bridge was built by Anna Holm. Nobody slept."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from scout_core.engine.trained_scout import QuestionAttention
-from scout_core.selection.lexical import pieces_of
+from scout_core.selection.passage import pieces_of
 
 
 def test_rows_in_blocks_give_what_one_block_gives() -> None:
