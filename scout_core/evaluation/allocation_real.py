@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -25,17 +24,18 @@ from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import encode_tokens
 from scout_core.daemon.contexts import context_hash
 from scout_core.engine import Engine
-from scout_core.errors import PeerUnavailableError
 from scout_core.evaluation.allocation_recording import Recording
 from scout_core.evaluation.allocation_replay import Conduct, ReplayOutcome, ReplayScript
 from scout_core.modes import Mode
 from scout_core.protocol.blocks import BlockKind, encode_block
 from scout_core.rpc.channel import open_channel
 from scout_core.rpc.options import ChannelRole
+from scout_core.testbed.line_process import LineProcess
 
 BLOCK_TOKENS: Final = 32
 """As the edge's blocks on the wire."""
 NO_CODEC: Final = 0
+REPLAY: Final = (sys.executable, "-m", "scout_core.evaluation.allocation_replay")
 START_S: Final = 0.5
 POLL_S: Final = 0.05
 POLL_TIMEOUT_S: Final = 2.0
@@ -103,46 +103,24 @@ class _Agent:
 
     def __init__(self, script: ReplayScript) -> None:
         self._script = script
-        self._process: asyncio.subprocess.Process | None = None
+        self._child = LineProcess("replaying agent", REPLAY)
 
     async def __aenter__(self) -> _Agent:
-        pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scout_core.evaluation.allocation_replay"),
-            stdin=pipe,
-            stdout=pipe,
-            limit=1 << 20,
-        )
-        self._write(asdict(self._script))
+        await self._child.start()
+        await self._child.write(asdict(self._script))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        process = self._process
-        if process is not None and process.returncode is None:
-            process.kill()
-            await process.wait()
+        await self._child.end(timeout_s=0.0)
 
     async def attached(self) -> None:
-        await self._read()
+        await self._child.read()
 
-    def begin(self, at_s: float) -> None:
-        self._write({"begins_s": at_s})
+    async def begin(self, at_s: float) -> None:
+        await self._child.write({"begins_s": at_s})
 
     async def outcomes(self) -> list[ReplayOutcome]:
-        return [ReplayOutcome(**facts) for facts in (await self._read())["outcomes"]]
-
-    def _write(self, document: dict[str, Any]) -> None:
-        if self._process is None or self._process.stdin is None:
-            raise PeerUnavailableError("The replaying agent is not running.")
-        self._process.stdin.write(json.dumps(document).encode() + b"\n")
-
-    async def _read(self) -> dict[str, Any]:
-        if self._process is None or self._process.stdout is None:
-            raise PeerUnavailableError("The replaying agent is not running.")
-        line = await self._process.stdout.readline()
-        if not line:
-            raise PeerUnavailableError("A replaying agent has ended; see standard error.")
-        return json.loads(line)
+        return [ReplayOutcome(**facts) for facts in (await self._child.read())["outcomes"]]
 
 
 async def run_real(
@@ -181,7 +159,7 @@ async def run_real(
         watching = asyncio.create_task(_watch(addresses[1], run.granted_bytes))
         begin_s = time.monotonic() + START_S
         for player in players:
-            player.begin(begin_s)
+            await player.begin(begin_s)
         run.outcomes = list(await asyncio.gather(*(player.outcomes() for player in players)))
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
