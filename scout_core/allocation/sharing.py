@@ -1,9 +1,11 @@
 """From chosen offers to rates now: what each needs, then the rest where it helps completion.
 
-This module owns our rule. It does not know offers, leases or who the agents are. The rule is exact
-where ``knapsack`` chose (Σ required ≤ capacity: everyone gets at least its constant rate) and keeps
-the promise of ``horizon`` otherwise: first what cannot wait, then earliest due first, which is
-optimal for one link (Liu and Layland 1973).
+This module owns our rule. It does not know offers, leases or who the agents are. First what cannot
+wait, then earliest due first, which is optimal for one link (Liu and Layland 1973). Where the
+constant rates fit (Σ required ≤ capacity) those agents get theirs whose own link is slower than
+this one: later they could not make up for it. The others wait for their turn there as well. Would
+they get constant rates as soon as these fit, a claim that ends would make those next in turn later:
+their time would go to transfers that are due after them.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ def _needed_now(
     on_time = flows.active & ~flows.late
     required = np.maximum(np.where(on_time, flows.required_bytes_per_s(), 0.0), guarantee)
     if float(required.sum()) <= capacity * (1 + TOLERANCE):
-        return np.minimum(required, limit)
+        waits = on_time & (flows.limit_bytes_per_s >= capacity)
+        return np.minimum(np.where(waits, guarantee, required), limit)
     # Rates will vary. A transfer that even at its limit would need longer than from the end of this
     # horizon on must send the difference now.
     with np.errstate(invalid="ignore", over="ignore"):

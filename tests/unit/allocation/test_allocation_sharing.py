@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scout_core.allocation.baselines import Baseline, sharing_rule
@@ -15,6 +15,8 @@ from scout_core.allocation.sharing import SharingPolicy, share_capacity
 from scout_core.errors import SettingsError
 
 PLAIN = SharingPolicy(guarantee_bytes_per_s=0.0)
+STEP_S = 0.02
+"""Between two solves of a fluid link."""
 
 
 def flows(
@@ -70,9 +72,50 @@ def test_no_rule_gives_more_than_the_capacity_or_a_limit(seed: int, capacity: fl
         assert np.all(rates[~sent.active] == 0)
 
 
-def test_everyone_gets_what_it_needs_and_the_rest_goes_to_the_earliest() -> None:
+def test_the_earliest_due_is_served_first_though_constant_rates_fit() -> None:
     rates = share_capacity(flows([100.0, 100.0], [1.0, 2.0]), 300.0, PLAIN)
+    assert rates.tolist() == [300.0, 0.0]
+
+
+def test_an_agent_on_a_slower_link_gets_its_constant_rate_where_those_fit() -> None:
+    rates = share_capacity(flows([100.0, 100.0], [1.0, 2.0], limit=[1e9, 200.0]), 300.0, PLAIN)
     assert rates.tolist() == [250.0, 50.0]
+
+
+def completions(
+    size_bytes: list[float], due_s: list[float], capacity: float, leaves_s: float = float("inf")
+) -> list[float]:
+    """When each transfer is complete if the last one gives up its claim at ``leaves_s``."""
+    left, done = np.array(size_bytes), np.full(len(size_bytes), np.inf)
+    for step in range(round(max(due_s) / STEP_S)):
+        now = step * STEP_S
+        if now >= leaves_s:
+            left[-1] = 0.0
+        sent = flows(left.tolist(), (np.array(due_s) - now).tolist())
+        rates = share_capacity(sent, capacity, PLAIN)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ends_s = now + left / rates
+        left = left - rates * STEP_S
+        done = np.where(np.isinf(done) & (left <= 1e-6) & (rates > 0), ends_s, done)
+    return done[:-1].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size_bytes=st.lists(st.floats(1_000, 120_000), min_size=3, max_size=8),
+    late_s=st.lists(st.floats(0.0, 0.5), min_size=8, max_size=8),
+    leaves_s=st.floats(0.0, 2.0),
+)
+@example([105_790.0] * 8, [0.3 * at for at in range(8)], 0.08)
+def test_nobody_is_served_later_because_another_gives_up_its_claim(
+    size_bytes: list[float], late_s: list[float], leaves_s: float
+) -> None:
+    capacity = 200_000.0
+    slack_s = np.sort(late_s[: len(size_bytes)])
+    due_s = (1.05 * np.cumsum(size_bytes) / capacity + slack_s + 2 * STEP_S).tolist()
+    stays = completions(size_bytes, due_s, capacity)
+    leaves = completions(size_bytes, due_s, capacity, leaves_s)
+    assert max(np.array(leaves) - np.array(stays)) <= 2 * STEP_S
 
 
 def test_turns_are_by_due_time_then_arrival_and_late_ones_come_last() -> None:
