@@ -14,11 +14,11 @@ import structlog
 
 from cloud_server.metrics import CloudMetrics
 from cloud_server.scheduled_session import ScheduledSession, refusal
-from cloud_server.seats import Advice, Seating
+from cloud_server.seats import Advice, Seating, UplinkSeat
 from cloud_server.session_books import SessionBooks
 from scout_core.allocation.events import Action, Grant, Reject, Report, ReportKind
 from scout_core.allocation.offer import GroupId
-from scout_core.errors import CreditExceededError, PeerTimeoutError
+from scout_core.errors import CreditExceededError, OverloadedError, PeerTimeoutError
 from scout_core.modes import AgentId
 from scout_core.protocol import events
 
@@ -95,6 +95,21 @@ class Decisions:
         )
         session.port.post(events.Abort(error))
         return True
+
+    def contain(self, agent: AgentId, group: GroupId, shortest_s: float, now: float) -> None:
+        """The agent sent beyond its credit: it is reported and kept out."""
+        self._seating.keep_out(agent, shortest_s, now)
+        self.report(Report(ReportKind.BEYOND_GRANT, agent, None), group)
+
+    def expect_welcome(self, seat: UplinkSeat, now: float) -> None:
+        """Raises:
+        OverloadedError: the agent is kept out for having exceeded its credit.
+        """
+        try:
+            self._seating.expect_welcome(seat.agent, now)
+        except OverloadedError:
+            self._metrics.turned_away(seat.group)
+            raise
 
     def report(self, report: Report, group: GroupId) -> None:
         """A log line and a metric."""

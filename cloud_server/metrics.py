@@ -51,6 +51,9 @@ class CloudMetrics:
         self._reports = self._counter(
             "uplink_reports", "Deadlines lost, leases expired, misconduct.", ("group", "kind")
         )
+        self._turned_away = self._counter(
+            "uplink_opens_kept_out", "Sessions refused to agents that are kept out.", group
+        )
         self._received = self._counter(
             "uplink_received_bytes", "Payload of scheduled sessions.", group
         )
@@ -80,6 +83,9 @@ class CloudMetrics:
 
     def reported(self, group: str, report: Report) -> None:
         self._reports.labels(group, report.kind.value).inc()
+
+    def turned_away(self, group: str) -> None:
+        self._turned_away.labels(group).inc()
 
     def received(self, group: str, size_bytes: int) -> None:
         self._received.labels(group).inc(size_bytes)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from scout_core.allocation.offer import GroupId
 from scout_core.errors import OverloadedError, PeerUnavailableError
 from scout_core.modes import AgentId, SessionId, TenantId
 from scout_core.protocol.opening import UplinkShare
+
+LONGEST_EXCLUSION_S: Final = 64.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,39 @@ class UplinkSeat:
     advise: Callable[[Advice], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """No new session until then; it lasts ``length_s`` in all, and is remembered as long again."""
+
+    until_s: float
+    length_s: float
+
+    def is_forgotten(self, now: float) -> bool:
+        """Whether the agent has behaved, or was silent, for as long as it was kept out."""
+        return now >= self.until_s + self.length_s
+
+
+def next_exclusion(before: Exclusion | None, shortest_s: float, now: float) -> Exclusion:
+    """For an offence now: twice as long as the one before if that is not forgotten, to a limit.
+
+    An offence while the agent is kept out is another session's, opened before, and only begins the
+    same exclusion anew.
+    """
+    if before is None or before.is_forgotten(now):
+        length_s = shortest_s
+    elif now < before.until_s:
+        length_s = before.length_s
+    else:
+        length_s = min(2 * before.length_s, LONGEST_EXCLUSION_S)
+    return Exclusion(now + length_s, length_s)
+
+
 class Seating:
     """Seats by agent; a second agent of the same id takes the seat of the first."""
 
     def __init__(self) -> None:
         self._seats: dict[AgentId, UplinkSeat] = {}
-        self._kept_out_until_s: dict[AgentId, float] = {}
+        self._exclusions: dict[AgentId, Exclusion] = {}
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -74,19 +104,23 @@ class Seating:
             )
         return seat
 
-    def keep_out(self, agent: AgentId, until_s: float) -> None:
-        """No new session for the agent until then."""
-        self._kept_out_until_s[agent] = until_s
+    def keep_out(self, agent: AgentId, shortest_s: float, now: float) -> None:
+        """No new session for the agent for a while; longer each time if it goes on."""
+        self._exclusions[agent] = next_exclusion(self._exclusions.get(agent), shortest_s, now)
 
     def expect_welcome(self, agent: AgentId, now: float) -> None:
         """Raises:
         OverloadedError: the agent is kept out for having exceeded its credit.
         """
-        kept_out_s = self._kept_out_until_s.get(agent, 0.0) - now
+        exclusion = self._exclusions.get(agent)
+        if exclusion is None:
+            return
+        kept_out_s = exclusion.until_s - now
         if kept_out_s > 0:
             raise OverloadedError(
                 f"Agent {agent} sent beyond its credit and is kept out for {kept_out_s:.1f} s; "
                 "send only what was granted.",
                 retry_after_s=round(kept_out_s, 3),
             )
-        self._kept_out_until_s.pop(agent, None)
+        if exclusion.is_forgotten(now):
+            del self._exclusions[agent]

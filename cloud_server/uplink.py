@@ -27,8 +27,6 @@ from scout_core.allocation.events import (
     AgentDied,
     AgentHeard,
     Event,
-    Report,
-    ReportKind,
     RequestFinished,
     RequestPaused,
 )
@@ -104,7 +102,7 @@ class Uplink:
             return None
         if self._failed:
             raise ScoutError("Internal error: the uplink's scheduler failed; see the server's log.")
-        self._seating.expect_welcome(agent, self._clock())
+        self._decisions.expect_welcome(seat, self._clock())
         return seat
 
     def delivery_s(self, seat: UplinkSeat, round_trip_s: float) -> float:
@@ -179,9 +177,10 @@ class Uplink:
             self._tell(RequestFinished(key), now)
 
     def contain(self, agent: AgentId, group: str) -> None:
-        """A session of the agent ended for sending beyond its credit: no new one for a while."""
-        self._seating.keep_out(agent, self._clock() + self.policy.conduct.containment_s)
-        self._decisions.report(Report(ReportKind.BEYOND_GRANT, agent, None), GroupId(group))
+        """A session of the agent ended for sending beyond its credit: no new one for a while,
+        and for longer if it goes on."""
+        shortest_s = self.policy.conduct.containment_s
+        self._decisions.contain(agent, GroupId(group), shortest_s, self._clock())
 
     async def run(self) -> None:
         """Ticks the scheduler until cancelled."""

@@ -360,6 +360,11 @@ def test_who_exceeds_its_credit_is_reported_and_kept_out_for_a_while(bench: Benc
     assert bench.sample("uplink_reports_total", group="cell", kind="beyond_grant") == 1
     bench.now += 2.1
     assert bench.uplink.seat_for(seat.agent, TENANT) is seat
+    assert bench.sample("uplink_opens_kept_out_total", group="cell") == 1
+    bench.uplink.contain(seat.agent, seat.group)
+    bench.now += 2.1
+    with pytest.raises(OverloadedError):
+        bench.uplink.seat_for(seat.agent, TENANT)
 
 
 def test_a_session_without_progress_long_after_its_deadline_is_ended(bench: Bench) -> None:
