@@ -84,8 +84,9 @@ class CloudSettings(ServingSettings):
         le=MAX_MESSAGE_BYTES,
         description="Largest message that this server takes, bytes. A larger one is refused by its "
         "first bytes, so this bounds what an agent with credit can put on a scheduled uplink "
-        "beyond it. Edges send 16 KiB at once, or 5 ms of a link on which that is more; contexts "
-        "that applications send here directly must fit as well.",
+        "beyond it. Edges send 16 KiB at once (less if their `chunk_bytes` is less), or 5 ms of a "
+        "link on which that is more; questions, and contexts that applications send here directly, "
+        "must fit as well.",
     )
     uplink_deadline_reserve: float = Field(
         0.1,

@@ -79,11 +79,24 @@ class AgentActivity:
 
 
 @dataclass(slots=True)
-class _Probe:
+class TimedProbe:
     """A probe under way: several messages, timed by their arrivals at the cloud."""
 
     messages: int
+    message_bytes: int
     first_arrival_us: int | None = None
+
+    @property
+    def measured_bytes(self) -> int:
+        """What crosses between the first and the last arrival."""
+        return (self.messages - 1) * self.message_bytes
+
+
+def probe_of(size_bytes: int, chunk_bytes: int) -> TimedProbe:
+    """A probe of about so many bytes; no message is larger than the payload's chunks may be, as the
+    cloud may take no larger ones."""
+    message_bytes = min(PROBE_CHUNK_BYTES, chunk_bytes)
+    return TimedProbe(max(2, size_bytes // message_bytes), message_bytes)
 
 
 @dataclass(slots=True)
@@ -112,7 +125,7 @@ class Attachment:
     )
     """Who hears that a session's share is now made for another mode."""
     _round_trips_s: list[float] = field(default_factory=list)
-    _probe: _Probe | None = None
+    _probe: TimedProbe | None = None
     _last_failure: ScoutError | None = None
 
     @property
@@ -284,10 +297,9 @@ class Attachment:
         size_bytes = self.probe_budget.due(now, expected)
         if size_bytes == 0:
             return
-        messages = max(2, size_bytes // PROBE_CHUNK_BYTES)
-        self._probe = _Probe(messages)
-        padding = bytes(PROBE_CHUNK_BYTES)
-        for sequence in range(1, messages + 1):
+        self._probe = probe_of(size_bytes, self.settings.chunk_bytes)
+        padding = bytes(self._probe.message_bytes)
+        for sequence in range(1, self._probe.messages + 1):
             probe = control_pb2.Probe(sequence=sequence, padding=padding)
             await pump.send(control_pb2.AttachRequest(probe=probe).SerializeToString())
 
@@ -304,9 +316,7 @@ class Attachment:
         elapsed_s = (acknowledgement.arrival_us - probe.first_arrival_us) / MICROSECONDS
         if elapsed_s > 0:
             now = time.monotonic()
-            self.estimator.observe(
-                TransferSample((probe.messages - 1) * PROBE_CHUNK_BYTES, elapsed_s, False, now)
-            )
+            self.estimator.observe(TransferSample(probe.measured_bytes, elapsed_s, False, now))
 
 
 def _stage_costs(figures: tuple[StageCostFigure, ...]) -> list[StageCost]:

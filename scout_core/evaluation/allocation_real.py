@@ -52,6 +52,8 @@ class RealCase:
         reserve: part of each deadline that the cloud's schedule leaves free.
         round_trip_s: of the link.
         only: the one mode that everybody offers; None: all.
+        head_start_s: the last agent asks so much before the others.
+        chunk_bytes: of payload, at most, as the edges are set.
     """
 
     deadlines_s: tuple[float, ...]
@@ -62,6 +64,8 @@ class RealCase:
     round_trip_s: float
     group: str = "cell"
     only: Mode | None = None
+    head_start_s: float = 0.0
+    chunk_bytes: int = 16 * 1024
 
     def agent(self, number: int) -> str:
         return f"replay-{number}"
@@ -137,17 +141,19 @@ async def run_real(
         last: how the last agent behaves.
     """
     agents = len(case.deadlines_s)
-    begins_s = tuple(case.period_s * number for number in range(case.rounds))
+    begins_s = [case.period_s * number for number in range(case.rounds)]
+    later_s = [begin_s + case.head_start_s for begin_s in begins_s]
     scripts = [
         ReplayScript(
             agent=case.agent(number),
             group=case.group,
             address=addresses[0],
             recording=str(recording),
-            begins_s=begins_s,
+            begins_s=tuple(begins_s if number == agents - 1 else later_s),
             deadline_s=deadline_s,
             round_trip_s=case.round_trip_s,
             only=case.only.value if case.only else "",
+            chunk_bytes=case.chunk_bytes,
             conduct=(last if number == agents - 1 else Conduct.HONEST).value,
         )
         for number, deadline_s in enumerate(case.deadlines_s)

@@ -47,8 +47,6 @@ from scout_core.version import VERSION
 
 LOOKAHEAD_BYTES: Final = 0
 """As the edge's default: a recommendation is followed with the next block."""
-CHUNK_BYTES: Final = 16 * 1024
-FLOOD_CHUNK: Final = bytes(16_000)
 FLOOD_S: Final = 3.0
 SURGE: Final = bytes(512 * 1024)
 
@@ -90,6 +88,8 @@ class ReplayScript:
     conduct: str = Conduct.HONEST.value
     only: str = ""
     """The one mode that it offers; empty: all."""
+    chunk_bytes: int = 16 * 1024
+    """Of payload, at most; one that floods sends as much at once."""
 
 
 @dataclass(slots=True)
@@ -200,7 +200,9 @@ class ReplayAgent:
                 case actions.Complete():
                     pass
 
-        client = SessionClient(self._data, _options(), note, GoodputEstimator())
+        client = SessionClient(
+            self._data, _options(self._script.chunk_bytes), note, GoodputEstimator()
+        )
         payload = self._items(client, parameters, accepted, outcome, lies=lies)
         try:
             await client.run(parameters, payload)
@@ -241,14 +243,15 @@ class ReplayAgent:
         """Until the cloud ends it, or for ``FLOOD_S``."""
         outcome, call = ReplayOutcome(number), self._stream()
         ends_s = time.monotonic() + FLOOD_S
-        checksum = chunk_checksum(FLOOD_CHUNK)
+        flood = bytes(self._script.chunk_bytes)
+        checksum = chunk_checksum(flood)
         try:
             async with StreamWriter(call) as writer:
                 await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
                 while time.monotonic() < ends_s:
-                    chunk = actions.SendChunk(outcome.payload_bytes, FLOOD_CHUNK, checksum)
+                    chunk = actions.SendChunk(outcome.payload_bytes, flood, checksum)
                     await writer.send(encode_edge(chunk))
-                    outcome.payload_bytes += len(FLOOD_CHUNK)
+                    outcome.payload_bytes += len(flood)
         except StreamEnded:
             outcome.error = "ENDED"
         except ScoutError as error:
@@ -303,10 +306,10 @@ class ReplayAgent:
         )
 
 
-def _options() -> SessionOptions:
+def _options(chunk_bytes: int) -> SessionOptions:
     return SessionOptions(
         tenant=DEFAULT_TENANT,
-        send_policy=SendPolicy(chunk_bytes=CHUNK_BYTES),
+        send_policy=SendPolicy(chunk_bytes=chunk_bytes),
         timeouts=EdgeTimeouts(resume_window_s=0.0),
         lookahead_bytes=LOOKAHEAD_BYTES,
     )

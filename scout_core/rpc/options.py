@@ -46,8 +46,10 @@ QUICK_KEEPALIVE: Final = keepalive(4_000, 4_000)
 PATIENT_KEEPALIVE: Final = keepalive(10_000, 20_000)
 """For connections whose pings may wait behind seconds of payload on a slow uplink."""
 
-LEAST_MESSAGE_BYTES: Final = 20 * 1024
-"""Smallest cap that a server may set: the smallest chunks of a payload, and what frames them."""
+LEAST_MESSAGE_BYTES: Final = 6 * 1024
+"""Smallest cap that a server may set: the smallest chunks that an edge can be set to, and what
+frames them. grpc reads a message ahead: a flood puts up to two of them on the link beside its
+window."""
 
 
 def size_limits(receive_bytes: int = MAX_MESSAGE_BYTES) -> tuple[IntegerOption, ...]:

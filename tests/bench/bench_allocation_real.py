@@ -50,8 +50,13 @@ DEADLINES_S = (2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5)
 RESERVE = 0.1
 EARLY_S = 1.5
 """Deadline of one that surges: it needs credit, so it is the first in turn."""
+HEAD_START_S = 0.05
+"""Of a flood that has the link's first credit for itself; else who opens first is chance."""
 MESSAGE_BYTES = 20 * 1024
 """Enough for the chunks of edges on such a link."""
+FRAMING_BYTES = 2 * 1024
+"""Left of a message beside its chunk."""
+CHUNK_BYTES = 16 * 1024
 SIDES = ("predicted", "real")
 
 
@@ -68,9 +73,11 @@ PAIRS = {
     "noise": (Conduct.IDLE, Conduct.IDLE),
     "lies": (Conduct.IDLE, Conduct.LIES),
     "floods": (Conduct.LEAVES, Conduct.FLOODS),
+    "floods-first": (Conduct.LEAVES, Conduct.FLOODS),
     "surges": (Conduct.LEAVES, Conduct.SURGES),
 }
-"""What is compared: the same claims on the link, without and with bytes that break the rules."""
+"""What is compared: the same claims on the link, without and with bytes that break the rules.
+A flood is found out when its turn comes; one that opens first, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +114,13 @@ async def misconduct(
 
 def _against(case: RealCase, name: str) -> RealCase:
     """The case with the last agent as the pair needs it."""
-    if name != "surges":
-        return case
-    return replace(case, deadlines_s=(*case.deadlines_s[:-1], EARLY_S))
+    match name:
+        case "surges":
+            return replace(case, deadlines_s=(*case.deadlines_s[:-1], EARLY_S))
+        case "floods-first":
+            return replace(case, head_start_s=HEAD_START_S)
+        case _:
+            return case
 
 
 class Bench:
@@ -148,7 +159,9 @@ class Bench:
     def misconduct(self, plan: Plan, discipline: Discipline) -> dict[str, Any]:
         """How the last agent changes the others' completion. All send int8: a claim that ends early
         leaves better modes to the others, and larger payloads come later."""
-        case = replace(self.case(plan.mbps, plan.rounds), only=Mode.KV_INT8)
+        chunk_bytes = min(plan.message_bytes - FRAMING_BYTES, CHUNK_BYTES)
+        honest = self.case(plan.mbps, plan.rounds)
+        case = replace(honest, only=Mode.KV_INT8, chunk_bytes=chunk_bytes)
         constant = LinkConfig.constant(plan.mbps, DOWN_MBPS, ROUND_TRIP_S)
         link = replace(constant, discipline=discipline)
         with self.server(case, plan.message_bytes) as server:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from scout_core.rpc.channel import RpcServer, open_channel
-from scout_core.rpc.options import MIB, ChannelRole
+from scout_core.rpc.options import LEAST_MESSAGE_BYTES, MIB, ChannelRole
 from scout_core.testbed.link import LinkConfig
 from scout_core.testbed.proxy import LinkEmulator
 
@@ -33,6 +33,15 @@ async def reading(messages: AsyncIterator[bytes], _: Any) -> None:
     """Opens, and reads whatever comes."""
     async for _message in messages:
         pass
+
+
+async def ending(messages: AsyncIterator[bytes], _: Any) -> None:
+    """Reads an open, and ends at what comes next."""
+    count = 0
+    async for _message in messages:
+        count += 1
+        if count == 2:
+            return
 
 
 async def crossed_bytes(
@@ -78,3 +87,10 @@ async def test_of_a_message_that_is_too_large_no_more_than_a_window_crosses() ->
     """However much is read: it is refused by its length, not once it is there."""
     server = RpcServer(window_bytes=WINDOW_BYTES, message_bytes=20 * 1024)
     assert await crossed_bytes(server, reading, bytes(MIB)) < 2 * WINDOW_BYTES
+
+
+@pytest.mark.timeout(30)
+async def test_where_small_messages_are_taken_a_flood_is_small_until_it_is_ended() -> None:
+    """grpc reads a message ahead; of 20 KiB each some 45 kB would cross."""
+    server = RpcServer(window_bytes=6_000, message_bytes=LEAST_MESSAGE_BYTES)
+    assert await crossed_bytes(server, ending, bytes(LEAST_MESSAGE_BYTES - 1_024)) < 20_000
