@@ -243,13 +243,14 @@ class ReplayAgent:
         """Until the cloud ends it, or for ``FLOOD_S``."""
         outcome, call = ReplayOutcome(number), self._stream()
         ends_s = time.monotonic() + FLOOD_S
-        flood = bytes(self._script.chunk_bytes)
-        checksum = chunk_checksum(flood)
+        payload, size = b"".join(self._recording.blocks[Mode.KV_BF16]), self._script.chunk_bytes
         try:
             async with StreamWriter(call) as writer:
                 await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
                 while time.monotonic() < ends_s:
-                    chunk = actions.SendChunk(outcome.payload_bytes, flood, checksum)
+                    at = outcome.payload_bytes
+                    flood = payload[at % len(payload) :][:size]
+                    chunk = actions.SendChunk(at, flood, chunk_checksum(flood))
                     await writer.send(encode_edge(chunk))
                     outcome.payload_bytes += len(flood)
         except StreamEnded:
