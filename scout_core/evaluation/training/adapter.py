@@ -12,9 +12,11 @@ File format (read by ``scout_core.models``): safetensors with ``model.layers.I.P
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -22,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scout_core.evaluation.quality_decoder import NORMS, PROJECTIONS, DecoderWeights
+
+ModelT = TypeVar("ModelT")
 
 
 @dataclass(slots=True)
@@ -110,6 +114,17 @@ def merged(base: Base, adapter: LowRank | None, *, layers: int) -> DecoderWeight
         layer[name] = base.stacks[name][:layers].to(base.compute_dtype).unbind(0)
     embedding = base.embedding
     return DecoderWeights(layer, embedding, embedding, base.final_norm.to(base.compute_dtype))
+
+
+def with_averages(
+    named: Mapping[str, ModelT], average: Callable[[Sequence[ModelT]], ModelT]
+) -> dict[str, ModelT]:
+    """Every model and every average of two or more of them, which began alike."""
+    found = dict(named)
+    for size in range(2, len(named) + 1):
+        for names in combinations(sorted(named), size):
+            found["+".join(names)] = average([named[name] for name in names])
+    return found
 
 
 @dataclass(slots=True)

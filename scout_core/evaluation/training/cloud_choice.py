@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 
 from scout_core.evaluation.training.adapter import (
-    LowRank,
     averaged,
     load_adapter,
     save_adapter,
+    with_averages,
 )
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.chat import chat_drift
@@ -30,22 +29,13 @@ from scout_core.evaluation.training.long_mix import mismatched_examples
 from scout_core.evaluation.training.visit import Visit, measure, note, open_visit
 
 
-def candidates(named: dict[str, LowRank]) -> dict[str, LowRank]:
-    """Every adapter and every average of two or more of them."""
-    found = dict(named)
-    for size in range(2, len(named) + 1):
-        for names in combinations(sorted(named), size):
-            found["+".join(names)] = averaged([named[name] for name in names])
-    return found
-
-
 def run(visit: Visit, paths: list[Path]) -> None:
     device = visit.base.embedding.device
     named = {p.stem.removeprefix("cloud-"): load_adapter(p, device).detached() for p in paths}
     short, long = short_splits(visit.data), long_splits(visit.data)
     tune = visit.items(short.tune)
     reached: dict[str, float] = {}
-    found = candidates(named)
+    found = with_averages(named, averaged)
     for name, adapter in found.items():
         reached[name] = measure(visit, adapter, tune, f"{name}/tune")
     best = max(reached, key=lambda name: reached[name])

@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from scout_core.evaluation.training.adapter import LowRank, load_adapter, save_adapter
+from scout_core.evaluation.training.adapter import (
+    LowRank,
+    load_adapter,
+    save_adapter,
+    with_averages,
+)
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.calibration import cloud_features
 from scout_core.evaluation.training.corpus import Item, long_splits, short_splits
@@ -30,7 +36,7 @@ from scout_core.evaluation.training.scout_figures import (
     recall_in_runs,
     scored,
 )
-from scout_core.evaluation.training.scout_soup import WORD_SHARES, averages, with_words
+from scout_core.evaluation.training.scout_soup import WORD_SHARES, averaged_scout, with_words
 from scout_core.evaluation.training.scout_visit import LAYERS
 from scout_core.evaluation.training.visit import Visit, note, open_visit
 from scout_core.selection.readout import load_readout
@@ -50,16 +56,11 @@ def load_scouts(folder: Path, device: torch.device) -> dict[str, Scout]:
     return found
 
 
-def run(visit: Visit, cloud_path: Path, folder: Path) -> None:
-    device = visit.base.embedding.device
-    cloud: LowRank = load_adapter(cloud_path, device)
-    scouts = load_scouts(folder, device)
-    heads = load_file(str(folder / "cloud-heads.safetensors"))["heads"]
-    short, long = short_splits(visit.data), long_splits(visit.data)
-    model = ready_model(visit.base, visit.shape, cloud, visit.stop)
-    tune = [item for item in visit.items(short.tune) if item.spans]
-    words = scouts.pop(LEXICAL)
-    found = averages(scouts)
+def chosen_scout(
+    visit: Visit, scouts: Mapping[str, Scout], words: Scout, tune: list[Item]
+) -> tuple[str, Scout]:
+    """The best mixture by the sum of its answer recalls on ``tune``, and its name."""
+    found = with_averages(scouts, averaged_scout)
     by_words = scored(visit, words, tune)
     reached: dict[tuple[str, float], float] = {}
     for name, scout in found.items():
@@ -72,11 +73,22 @@ def run(visit: Visit, cloud_path: Path, folder: Path) -> None:
             visit.figures[f"tune/{name}, words {share:g}"] = table
             note(f"tune {name}, words {share:g}: recall {table}")
             reached[name, share] = sum(table.values())
-    chosen, share = max(reached, key=lambda pair: reached[pair])
-    best = f"{chosen}, words {share:g}"
+    name, share = max(reached, key=lambda pair: reached[pair])
+    readout = with_words(found[name].readout, words.readout, share)
+    return f"{name}, words {share:g}", Scout(found[name].adapter, readout, LAYERS)
+
+
+def run(visit: Visit, cloud_path: Path, folder: Path) -> None:
+    device = visit.base.embedding.device
+    cloud: LowRank = load_adapter(cloud_path, device)
+    scouts = load_scouts(folder, device)
+    words = scouts.pop(LEXICAL)
+    heads = load_file(str(folder / "cloud-heads.safetensors"))["heads"]
+    short, long = short_splits(visit.data), long_splits(visit.data)
+    model = ready_model(visit.base, visit.shape, cloud, visit.stop)
+    tune = [item for item in visit.items(short.tune) if item.spans]
+    best, kept = chosen_scout(visit, scouts, words, tune)
     visit.figures["kept"] = best
-    mixed_readout = with_words(found[chosen].readout, words.readout, share)
-    kept = Scout(found[chosen].adapter, mixed_readout, LAYERS)
     if kept.adapter is not None:
         save_adapter(kept.adapter, visit.out / "scout.safetensors", {}, {})
     extra = {k: v.detach().cpu().contiguous() for k, v in kept.readout.tensors.items()}

@@ -6,8 +6,7 @@ is a readout again: their channels stand side by side, so nothing changes in wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -62,12 +61,3 @@ def with_words(readout: Readout, words: Readout, share: float) -> Readout:
         "readout.out": torch.cat((first["readout.out"], share * second["readout.out"])),
     }
     return Readout({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
-
-
-def averages(named: Mapping[str, Scout]) -> dict[str, Scout]:
-    """Every scout and every average of two or more of them."""
-    found = dict(named)
-    for size in range(2, len(named) + 1):
-        for names in combinations(sorted(named), size):
-            found["+".join(names)] = averaged_scout([named[name] for name in names])
-    return found

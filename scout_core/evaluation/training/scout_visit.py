@@ -72,12 +72,11 @@ class Variant:
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant("lexical", seconds=15.0, attends=False, projected=0, distilled=0.0),
+        Variant("lexical", seconds=60.0, attends=False, projected=0, distilled=0.0, seed=14),
         Variant("attention", projected=0),
         Variant("states"),
         Variant("states-fast", learning_rate=1.2e-3),
         Variant("states-pointer", distilled=0.15),
-        Variant("lexical-long", seconds=60.0, attends=False, projected=0, distilled=0.0, seed=14),
         Variant("fresh", seconds=480.0, learning_rate=1.2e-3, seed=11, human_share=0.32),
         Variant("onward", seconds=480.0, seed=12, human_share=0.32),
         Variant(

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from scout_core.evaluation.quality_decoder import PROJECTIONS
-from scout_core.evaluation.training.adapter import LowRank
+from scout_core.evaluation.training.adapter import LowRank, with_averages
 from scout_core.evaluation.training.scout import Scout
-from scout_core.evaluation.training.scout_soup import averaged_scout, averages, with_words
+from scout_core.evaluation.training.scout_soup import averaged_scout, with_words
 from scout_core.selection.readout import Readout, ReadoutShape, fresh_readout
 
 DEVICE = torch.device("cpu")
@@ -57,5 +57,6 @@ def test_the_average_of_one_scout_with_itself_is_that_scout() -> None:
 
 
 def test_every_mixture_of_three_is_tried_once() -> None:
-    found = averages({name: scout(seed) for seed, name in enumerate(("a", "b", "c"))})
+    scouts = {name: scout(seed) for seed, name in enumerate(("a", "b", "c"))}
+    found = with_averages(scouts, averaged_scout)
     assert sorted(found) == ["a", "a+b", "a+b+c", "a+c", "b", "b+c", "c"]
