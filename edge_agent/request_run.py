@@ -176,7 +176,7 @@ class RequestRun:
         self._host.beliefs.note(self._question.key, state, time.monotonic())
 
     def _note_computed(self, plan: Plan, summary: AnswerSummary) -> None:
-        """After evict the cloud holds the whole cache; after sparse with all tokens, those."""
+        """After evict the cloud holds the whole cache."""
         if plan.offer.mode is Mode.SCOUT and summary.execution is Execution.EVICT:
             self._note_context(CloudContext.KV)
 

@@ -18,7 +18,7 @@ from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.opening import PlannedSession, session_options
 from edge_agent.payload import PayloadSource
-from edge_agent.steering import Steering
+from edge_agent.steering import Steering, at_once
 from scout_core.control.forecast import TransferForecast
 from scout_core.protocol import actions
 from scout_core.rpc.session_client import Outcome, SessionClient
@@ -89,8 +89,7 @@ def session_of(
         lambda: machine.unacked_bytes + machine.unsent_bytes,
         attachment.round_trip_s,
         guidance,
+        at_once if guidance is None else client.credited,
     )
-    if guidance is not None:
-        steering.turn = client.credited
     source = PayloadSource(host, planned.question, planned.plan, steering)
     return QuestionSession(planned, client, source, forecast, outcomes, guidance)

@@ -37,7 +37,7 @@ STEERED = (Mode.KV_BF16, Mode.KV_INT8, Mode.KV_INT4)
 """Modes whose remaining blocks can be coded in any of the others."""
 
 
-async def _at_once() -> None:
+async def at_once() -> None:
     """Nobody waits for a turn."""
 
 
@@ -60,7 +60,7 @@ class Steering:
     backlog_bytes: Callable[[], int]
     round_trip_s: float
     guidance: Guidance | None = None
-    turn: Callable[[], Awaitable[None]] = _at_once
+    turn: Callable[[], Awaitable[None]] = at_once
     _switched_s: float = field(default_factory=time.monotonic)
     _link_bytes_per_s: float = 0.0
     """As last forecast; 0: not yet."""
