@@ -74,6 +74,11 @@ class Seating:
     def __len__(self) -> int:
         return len(self._seats)
 
+    @property
+    def exclusions(self) -> int:
+        """Agents that are kept out, or remembered for it."""
+        return len(self._exclusions)
+
     def find(self, agent: AgentId) -> UplinkSeat | None:
         """The agent's seat; None if it is not attached."""
         return self._seats.get(agent)
@@ -106,21 +111,20 @@ class Seating:
 
     def keep_out(self, agent: AgentId, shortest_s: float, now: float) -> None:
         """No new session for the agent for a while; longer each time if it goes on."""
-        self._exclusions[agent] = next_exclusion(self._exclusions.get(agent), shortest_s, now)
+        exclusion = next_exclusion(self._exclusions.get(agent), shortest_s, now)
+        # Whoever comes back under another name leaves its old one here.
+        remembered = {a: e for a, e in self._exclusions.items() if not e.is_forgotten(now)}
+        self._exclusions = remembered | {agent: exclusion}
 
     def expect_welcome(self, agent: AgentId, now: float) -> None:
         """Raises:
         OverloadedError: the agent is kept out for having exceeded its credit.
         """
         exclusion = self._exclusions.get(agent)
-        if exclusion is None:
-            return
-        kept_out_s = exclusion.until_s - now
+        kept_out_s = 0.0 if exclusion is None else exclusion.until_s - now
         if kept_out_s > 0:
             raise OverloadedError(
                 f"Agent {agent} sent beyond its credit and is kept out for {kept_out_s:.1f} s; "
                 "send only what was granted.",
                 retry_after_s=round(kept_out_s, 3),
             )
-        if exclusion.is_forgotten(now):
-            del self._exclusions[agent]

@@ -57,3 +57,10 @@ def test_an_agent_is_refused_until_its_exclusion_is_over() -> None:
     with pytest.raises(OverloadedError):
         seating.expect_welcome(AGENT, 105.9)
     seating.expect_welcome(AGENT, 110.0)
+
+
+def test_agents_that_come_under_ever_new_names_are_not_remembered_for_ever() -> None:
+    seating = Seating()
+    for second in range(1_000):
+        seating.keep_out(AgentId(f"flooder-{second}"), SHORTEST_S, float(second))
+    assert seating.exclusions <= 1 + 2 * SHORTEST_S
