@@ -107,13 +107,7 @@ class Uplink:
 
     def delivery_s(self, seat: UplinkSeat, round_trip_s: float) -> float:
         """From a byte's place in the schedule to its arrival: see ``credit_lag_s``."""
-        now = self._clock()
-        capacity = next(
-            status.capacity_bytes_per_s
-            for status in self._scheduler.status(now)
-            if status.group == seat.group
-        )
-        return credit_lag_s(capacity, round_trip_s)
+        return credit_lag_s(self._scheduler.capacity_bytes_per_s(seat.group), round_trip_s)
 
     def status(self) -> tuple[GroupStatus, ...]:
         """Every scheduled group that an agent has used."""

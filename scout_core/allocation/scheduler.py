@@ -152,6 +152,10 @@ class UplinkScheduler:
         """One snapshot per group, in the order of first use."""
         return tuple(timetable.group.status(now) for timetable in self._groups.values())
 
+    def capacity_bytes_per_s(self, group: GroupId) -> float:
+        """What the uplink of a group carries that an agent has used; KeyError for others."""
+        return self._groups[group].group.capacity.bytes_per_s
+
     def rate_bytes_per_s(self, session: SessionId, now: float) -> float:
         """What a session may send at ``now``; 0 if it is unknown or has no lease."""
         timetable = self._group_of(session)
