@@ -16,6 +16,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from scout_core.evaluation.dataset import Example, load_examples
 from scout_core.evaluation.training.adapter import LowRank, fresh, load_adapter, save_adapter
@@ -76,6 +77,19 @@ class Variant:
     chat_weight: float = 1.0
 
 
+TAUGHT: Final = Variant(
+    "taught",
+    seed=21,
+    steps=2500,
+    seconds=250.0,
+    blank_share=0.0,
+    supporting_share=0.03,
+    covid_share=0.03,
+    synthetic_share=0.6,
+    dropout=0.1,
+)
+"""Most rows are questions of ``teacher_questions``."""
+
 VARIANTS = {
     variant.name: variant
     for variant in (
@@ -115,6 +129,9 @@ VARIANTS = {
             synthetic_share=0.42,
             dropout=0.1,
         ),
+        TAUGHT,
+        replace(TAUGHT, name="taught-calm", seed=23, chat_weight=2.0),
+        replace(TAUGHT, name="taught-more", seed=24, synthetic_share=0.75),
     )
 }
 

@@ -87,6 +87,16 @@ VARIANTS = {
             seed=13,
             human_share=0.32,
         ),
+        Variant("taught", seconds=190.0, learning_rate=1.2e-3, seed=21, human_share=0.3),
+        Variant("taught-slow", seconds=190.0, seed=22, human_share=0.3),
+        Variant(
+            "taught-pointer",
+            seconds=190.0,
+            distilled=0.15,
+            learning_rate=1.2e-3,
+            seed=23,
+            human_share=0.3,
+        ),
     )
 }
 

@@ -5,7 +5,10 @@ Owns the set-up of a run on one device and the full-context measure of a cloud a
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import pickle
 import random
 import sys
 import time
@@ -41,6 +44,8 @@ from scout_core.evaluation.training.trainer import Schedule, optimise
 
 RANK = 24
 ALPHA = 48.0
+FEWEST_KEPT = 2_000
+"""Examples whose items are worth a file."""
 
 
 def note(text: str) -> None:
@@ -63,8 +68,19 @@ class Visit:
     figures: dict[str, Any]
 
     def items(self, examples: Sequence[Example]) -> list[Item]:
+        """The examples as items; many are made once for all runs that share ``out``."""
         make = partial(item_of, prompter=self.prompter)
-        return list(self.pool.map(make, examples, chunksize=32))
+        if len(examples) < FEWEST_KEPT:
+            return list(self.pool.map(make, examples, chunksize=32))
+        texts = repr([(e.context, e.question, e.answers) for e in examples])
+        path = self.out / f"items-{hashlib.sha256(texts.encode()).hexdigest()[:16]}.pickle"
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.is_file():
+                return pickle.loads(path.read_bytes())  # noqa: S301 - written below, on this host
+            items = list(self.pool.map(make, examples, chunksize=32))
+            path.write_bytes(pickle.dumps(items))
+            return items
 
 
 def open_visit(base: Path, data: Path, out: Path) -> Visit:
