@@ -6,7 +6,8 @@ row has one model, so that its lookups stay in the first-level cache. Symbol i o
 lane i mod ``LANES``: a core works on several states at once. All lanes share one stream of words.
 A stream is: the final states (``LANES`` little-endian uint32), then the words in the order in
 which the decoder takes them, row after row. The decoder must end with every state at its start
-value and no word left over.
+value and no word left over. In memory rows that belong together lie side by side, as the runs of
+one line; a run may be left out.
 
 No branch depends on data: a word is always written (read) and the cursor moves if it was due;
 mispredicted branches would cost more than the arithmetic. The encoder multiplies by 2^44 / f
@@ -35,9 +36,12 @@ LANES: Final = 8
 LOWEST_STATE: Final = 1 << 16
 STATE_BYTES: Final = 4 * LANES
 RECIPROCAL_BITS: Final = 44
+NOT_CODED: Final = 255
+"""In place of a model: this run is not in the stream."""
 
 Symbols = NDArray[np.uint8]
 Frequencies = NDArray[np.uint16]
+Bounds = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +106,23 @@ def encode_rows(symbols: Symbols, models: Symbols, coder: RansModels) -> bytes:
     Raises:
         CodecError: a symbol has frequency 0 in its model.
     """
+    return encode_runs(symbols, models[:, None], _whole(symbols.shape[1]), coder)
+
+
+def encode_runs(symbols: Symbols, models: Symbols, bounds: Bounds, coder: RansModels) -> bytes:
+    """Codes the runs of ``symbols`` ``[lines, length]``, each as a row of its own.
+
+    Args:
+        models: ``[lines, runs]``, or ``NOT_CODED``.
+        bounds: ``[runs + 1]``: run r of a line is its symbols from bounds[r] to bounds[r + 1].
+
+    Raises:
+        CodecError: a symbol has frequency 0 in its model.
+    """
     words = np.empty(symbols.size + 1, dtype="<u2")
     states = np.empty(LANES, dtype=np.uint32)
-    used = int(_encode(symbols, models, coder.reciprocals, coder.ranges, words, states))
+    tables = (coder.reciprocals, coder.ranges)
+    used = int(_encode(symbols, models, bounds, tables, words, states))
     if used < 0:
         raise CodecError("A symbol does not occur in its model; the encoder chose the wrong one.")
     return states.astype("<u4").tobytes() + words[words.size - used :].tobytes()
@@ -118,16 +136,32 @@ def decode_rows(
     Raises:
         CodecError: the payload is no coding of as many symbols under these models.
     """
+    return decode_runs(payload, models[:, None], _whole(length), coder)
+
+
+def decode_runs(
+    payload: bytes | memoryview, models: Symbols, bounds: Bounds, coder: RansModels
+) -> Symbols:
+    """Inverse of ``encode_runs``: symbols ``[lines, length]``, 0 where they are not coded.
+
+    Raises:
+        CodecError: the payload is no coding of as many symbols under these models.
+    """
     if len(payload) < STATE_BYTES or len(payload) % 2:
         raise CodecError("Entropy-coded stream is truncated.")
     states = np.frombuffer(payload, dtype="<u4", count=LANES).astype(np.uint32)
     available = (len(payload) - STATE_BYTES) // 2
     words = np.zeros(available + LANES, dtype=np.uint16)  # the decoder looks a few words ahead
     words[:available] = np.frombuffer(payload, dtype="<u2", offset=STATE_BYTES)
-    symbols = np.empty((models.size, length), dtype=np.uint8)
-    if not _decode(symbols, models, coder.slots, words, states):
+    symbols = np.zeros((models.shape[0], int(bounds[-1])), dtype=np.uint8)
+    if not _decode(symbols, models, bounds, coder.slots, words, states):
         raise CodecError("Entropy-coded stream does not end where it should.")
     return symbols
+
+
+def _whole(length: int) -> Bounds:
+    """One run."""
+    return np.array([0, length], dtype=np.int64)
 
 
 @inlined
@@ -156,17 +190,20 @@ def _push(symbols, count, model, coder, cursor, stream):
 
 
 @compiled
-def _encode(symbols, models, reciprocals, ranges, words, states):
+def _encode(symbols, models, bounds, coder, words, states):
     """Fills ``words`` from its end; returns how many it used, or -1 for an impossible symbol."""
     states[:] = np.uint32(LOWEST_STATE)
-    rows, length = symbols.shape
-    whole = length - length % LANES
+    lines, runs = models.shape
     cursor = np.uint64(words.size - 1)
-    coder, stream = (reciprocals, ranges), (words, states)
+    stream = (words, states)
     possible = True
-    for row in range(rows - 1, -1, -1):
-        model, line = np.uint64(models[row]), symbols[row]
-        tail = length - whole
+    for place in range(lines * runs - 1, -1, -1):
+        row, run = place // runs, place % runs
+        if models[row, run] == NOT_CODED:
+            continue
+        model, line = np.uint64(models[row, run]), symbols[row, bounds[run] : bounds[run + 1]]
+        whole = line.size - line.size % LANES
+        tail = line.size - whole
         cursor, least = _push(line[whole:], tail, model, coder, cursor, stream)
         possible &= least > np.uint32(0xFFFF)
         for start in range(whole - LANES, -1, -LANES):
@@ -195,19 +232,22 @@ def _pop(symbols, count, table, words, cursor, states):
 
 
 @compiled
-def _decode(symbols, models, slots, words, states):
+def _decode(symbols, models, bounds, slots, words, states):
     """Fills ``symbols``; whether words and states came out exactly."""
-    rows, length = symbols.shape
-    whole = length - length % LANES
+    lines, runs = models.shape
     cursor = np.uint64(0)
     available = np.uint64(words.size - LANES)
-    for row in range(rows):
-        table, line = slots[models[row]], symbols[row]
+    for place in range(lines * runs):
+        row, run = place // runs, place % runs
+        if models[row, run] == NOT_CODED:
+            continue
+        table, line = slots[models[row, run]], symbols[row, bounds[run] : bounds[run + 1]]
+        whole = line.size - line.size % LANES
         for start in range(0, whole, LANES):
             cursor = _pop(line[start:], LANES, table, words, cursor, states)
             if cursor > available:
                 return False
-        cursor = _pop(line[whole:], length - whole, table, words, cursor, states)
+        cursor = _pop(line[whole:], line.size - whole, table, words, cursor, states)
         if cursor > available:
             return False
     exact = cursor == available

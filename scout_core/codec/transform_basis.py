@@ -38,7 +38,7 @@ from scout_core.geometry import KvGeometry
 from scout_core.modes import ModelFingerprint
 
 FORMAT: Final = "scout-transform-basis-2"
-PAYLOAD_VERSION: Final = 3
+PAYLOAD_VERSION: Final = 4
 """Of the bytes that ``transform_payload`` describes. Ends of different versions share no digest."""
 TAG_BYTES: Final = 4
 MAX_SINKS: Final = 32
@@ -223,6 +223,10 @@ class TransformBasis:
 
 def classes_of(deviations: torch.Tensor, step: float) -> torch.Tensor:
     """The entropy class of each coefficient at a step; -1 below the lowest. int64."""
+    return unbounded_classes_of(deviations, step).clamp(min=-1, max=CLASSES - 1)
+
+
+def unbounded_classes_of(deviations: torch.Tensor, step: float) -> torch.Tensor:
+    """The same if there were classes without end on either side."""
     octaves = torch.log2(deviations.double() / step) - LOWEST_CLASS_OCTAVE
-    index = (octaves * CLASSES_PER_OCTAVE).floor().long()
-    return index.clamp(min=-1, max=CLASSES - 1)
+    return (octaves * CLASSES_PER_OCTAVE).floor().long()

@@ -1,15 +1,16 @@
 """The bytes of the ``transform`` codec, taken apart and put together.
 
 Owns sizes and bounds; knows no arithmetic. P positions are cut into T = ceil(P / 256) tiles, tile i
-covering [i·P // T, (i+1)·P // T). A payload is: level u8 (below 32: step = finest step ·
-2^(level / 4)); flags u32 (bit i: the row at absolute position i is measured from the calibrated
-one); the basis' tag, 4 bytes; for every tile, kind (keys, values) and group of layers, in this
-order, the size of its piece u32; the other rows at positions 0 to 3 as one ``int8_groups`` payload,
-if any; the pieces. A piece is: number of escapes u32; escapes i32, coefficient after coefficient;
-the symbols of the sent coefficients (``rans``: a row is a coefficient's positions), zero in rows
-already sent. Symbol s
-means s − 127; 255 an escape. At levels from 32 on a piece has no escapes and, instead of symbols,
-codes of fixed widths (``fixed_widths``).
+covering [i·P // T, (i+1)·P // T). A payload is: level, the low 7 bits of a byte (below 32: step =
+finest step · 2^(level / 4)), whose highest bit says that there are grades; flags u32 (bit i: the
+row at absolute position i is measured from the calibrated one); the basis' tag, 4 bytes; the
+grades, if any, a nibble each (``transform_runs``); for every tile, kind (keys, values) and group of
+layers, in this order, the size of its piece u32; the other rows at positions 0 to 3 as one
+``int8_groups`` payload, if any; the pieces. A piece is: number of escapes u32; escapes i32, in the
+order of their symbols; the symbols of the sent coefficients (``rans``: a row is a coefficient's
+positions of one grade), zero in rows already sent. Symbol s means s − 127; 255 an escape. At levels
+from 32 on there are no grades, and a piece has no escapes and, instead of symbols, codes of fixed
+widths (``fixed_widths``).
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from numpy.typing import NDArray
 from scout_core.codec.rans import STATE_BYTES
 from scout_core.codec.transform_basis import TAG_BYTES
 from scout_core.codec.transform_kernels import LARGEST_VALUE
+from scout_core.codec.transform_plan import FIRST_FIXED_LEVEL
+from scout_core.codec.transform_runs import Grades, grade_bytes, packed_grades, unpacked_grades
 from scout_core.errors import CodecError
 
-LEVELS: Final = 32 + 64
+LEVELS: Final = FIRST_FIXED_LEVEL + 64
 """Entropy-coded ones, then fixed ones."""
+GRADED: Final = 0x80
+"""Beside the level: grades follow."""
 TILE_POSITIONS: Final = 256
 _HEAD: Final = struct.Struct(f"<BI{TAG_BYTES}s")
 _COUNT: Final = struct.Struct("<I")
@@ -74,13 +79,53 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformPayload:
-    """A payload's content; pieces by tile, kind and group."""
+class PayloadHead:
+    """What a payload begins with."""
 
     level: int
     flags: int
     tag: bytes
     """Of the basis."""
+    grades: Grades | None = None
+    """One a position."""
+
+    def to_bytes(self) -> bytes:
+        """The head on the wire."""
+        if self.grades is None:
+            return _HEAD.pack(self.level, self.flags, self.tag)
+        return _HEAD.pack(self.level | GRADED, self.flags, self.tag) + packed_grades(self.grades)
+
+    @classmethod
+    def parsed(cls, view: memoryview, positions: int) -> Self:
+        """Reads the head of a payload.
+
+        Raises:
+            CodecError: truncated, no such level, or grades at one that has none.
+        """
+        if len(view) < _HEAD.size:
+            raise CodecError("transform: payload is truncated.")
+        first, flags, tag = _HEAD.unpack_from(view)
+        level = first & ~GRADED
+        if level >= LEVELS:
+            raise CodecError(f"transform: there is no level {level}.")
+        if not first & GRADED:
+            return cls(level, flags, tag)
+        end = _HEAD.size + grade_bytes(positions)
+        if level >= FIRST_FIXED_LEVEL or len(view) < end:
+            raise CodecError("transform: grades are cut off, or have no meaning at their level.")
+        return cls(level, flags, tag, unpacked_grades(view[_HEAD.size : end], positions))
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire."""
+        return _HEAD.size + (0 if self.grades is None else grade_bytes(self.grades.size))
+
+
+@dataclass(frozen=True, slots=True)
+class TransformPayload:
+    """A payload's content; pieces by tile, kind and group."""
+
+    head: PayloadHead
     sink_rows: bytes | memoryview
     pieces: Sequence[Piece]
 
@@ -88,48 +133,29 @@ class TransformPayload:
         """The payload."""
         pieces = [piece.to_bytes() for piece in self.pieces]
         sizes = np.array([len(piece) for piece in pieces], dtype="<u4").tobytes()
-        return b"".join(
-            (_HEAD.pack(self.level, self.flags, self.tag), sizes, self.sink_rows, *pieces)
-        )
+        return b"".join((self.head.to_bytes(), sizes, self.sink_rows, *pieces))
 
     @staticmethod
     def overhead_bytes(pieces: int) -> int:
         """Bytes beside escapes, sink rows and entropy."""
         return _HEAD.size + pieces * (2 * _COUNT.size + STATE_BYTES)
 
-    @staticmethod
-    def head_of(view: memoryview) -> tuple[int, int, bytes]:
-        """Level, flags and the basis' tag.
-
-        Raises:
-            CodecError: truncated, or no such level.
-        """
-        if len(view) < _HEAD.size:
-            raise CodecError("transform: payload is truncated.")
-        level, flags, tag = _HEAD.unpack_from(view)
-        if level >= LEVELS:
-            raise CodecError(f"transform: there is no level {level}.")
-        return level, flags, tag
-
     @classmethod
-    def parsed(cls, view: memoryview, sink_bytes: int, pieces: int) -> Self:
-        """Takes a payload apart, given the size of its sink rows and its number of pieces.
+    def parsed(cls, view: memoryview, head: PayloadHead, sink_bytes: int, pieces: int) -> Self:
+        """Takes a payload apart, given its head, its sink rows' size and its number of pieces.
 
         Raises:
             CodecError: sizes do not add up.
         """
-        level, flags, tag = cls.head_of(view)
-        fixed = _HEAD.size + _COUNT.size * pieces
+        fixed = head.size + _COUNT.size * pieces
         if len(view) < fixed:
             raise CodecError("transform: payload is truncated.")
-        sizes = np.frombuffer(view[_HEAD.size : fixed], dtype="<u4").astype(np.int64)
+        sizes = np.frombuffer(view[head.size : fixed], dtype="<u4").astype(np.int64)
         bounds = (fixed + sink_bytes + np.concatenate(([0], np.cumsum(sizes)))).tolist()
         if bounds[-1] != len(view):
             raise CodecError("transform: payload's parts do not add up to its size.")
         return cls(
-            level,
-            flags,
-            tag,
+            head,
             view[fixed : fixed + sink_bytes],
             [Piece.parsed(view[start:stop]) for start, stop in pairwise(bounds)],
         )

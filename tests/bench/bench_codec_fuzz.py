@@ -44,6 +44,11 @@ COMPILED_GEOMETRY = KvGeometry(layers=1, kv_heads=1, head_dim=64)
 POSITIONS = 3
 UNIVERSE, KEPT = 90, 30
 VOCABULARY, TOKENS = 49_152, 12
+TRANSFORMS = (
+    ("transform", 6, None),
+    ("transform_graded", 6, (-8, 2, 7)),
+    ("transform_fixed", 56, None),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,8 @@ def targets() -> Iterator[Target]:
     for higher in (INT8_GROUPS, EMBEDDED_BF16):
         seeds = tuple(refinement(cache, INT4_GROUPS, higher) for cache in wide)
         yield Target(f"{higher.name}_refinement", seeds, _finite_over(higher, held))
-    for name, level in (("transform", 6), ("transform_fixed", 56)):
-        transform = TransformCodec.at(random_basis(), level, range(POSITIONS))
+    for name, level, grades in TRANSFORMS:
+        transform = TransformCodec.at(random_basis(), level, range(POSITIONS), grades)
         seeds = tuple(map(transform.encode, caches[:2]))
         yield Target(name, seeds, finite_with(transform, GEOMETRY))
 

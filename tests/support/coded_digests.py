@@ -22,6 +22,7 @@ SHAPES = ((5, 64), (34, 6), (1, 128))
 """Positions and head_dim: compiled groups and reference ones, one and two position groups."""
 TRANSFORM_POSITIONS = 6
 TRANSFORM_LEVELS = (6, 56)
+GRADES = (-6, 0, 3, -6, 7, 0)
 
 
 def digests() -> dict[str, str]:
@@ -34,6 +35,8 @@ def digests() -> dict[str, str]:
     kv = synthetic_cache(range(TRANSFORM_POSITIONS), seed=1)
     for codec in _transforms():
         found[f"{codec.name} {codec.level}"] = _digest(codec, kv)
+    graded = TransformCodec.at(synthetic_basis(), 6, range(TRANSFORM_POSITIONS), GRADES)
+    found["transform 6 graded"] = _digest(graded, kv)
     return found
 
 

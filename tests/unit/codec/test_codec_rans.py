@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scout_core.codec.rans import (
+    NOT_CODED,
     STATE_BYTES,
     TOTAL,
     RansModels,
     decode_rows,
+    decode_runs,
     encode_rows,
+    encode_runs,
     normalised,
 )
 from scout_core.errors import CodecError
@@ -42,7 +45,29 @@ def test_any_symbols_survive(seed: int, rows: int, length: int) -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 40))
 def test_the_stream_is_the_defined_one_bit_for_bit(seed: int, rows: int, length: int) -> None:
     symbols, models = drawn(seed, rows, length)
-    assert encode_rows(symbols, models, CODER) == defined_stream(symbols, models, FREQUENCIES)
+    assert encode_rows(symbols, models, CODER) == defined_stream(list(symbols), models, FREQUENCIES)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.lists(st.integers(1, 20), min_size=1))
+def test_runs_are_rows_of_their_own_and_some_are_left_out(
+    seed: int, lines: int, lengths: list[int]
+) -> None:
+    source = np.random.default_rng(seed)
+    bounds = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    symbols = np.zeros((lines, int(bounds[-1])), dtype=np.uint8)
+    models = np.full((lines, len(lengths)), NOT_CODED, dtype=np.uint8)
+    pieces: list[np.ndarray] = []
+    for line in range(lines):
+        for run, length in enumerate(lengths):
+            if source.random() < 0.7:
+                piece, (model,) = drawn(int(source.integers(1 << 32)), 1, length)
+                models[line, run] = model
+                symbols[line, bounds[run] : bounds[run + 1]] = piece[0]
+                pieces.append(piece[0])
+    payload = encode_runs(symbols, models, bounds, CODER)
+    coded = models[models != NOT_CODED]
+    assert payload == defined_stream(pieces, coded, FREQUENCIES)
+    assert np.array_equal(decode_runs(payload, models, bounds, CODER), symbols)
 
 
 @given(st.lists(st.integers(1, 4095), min_size=1, max_size=40), st.integers(0, 2**32 - 1))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from scout_core.codec import transform_kernels as kernels
 from scout_core.codec.integer_product import by_floats, integer_product
+from scout_core.codec.rans import NOT_CODED
 from scout_core.codec.workers import run_each
 
 LAYERS, HEADS, HEAD_DIM = 2, 3, 8
@@ -48,8 +49,9 @@ def test_rows_are_gathered_as_defined(seed: int, positions: int, kind: int) -> N
     expected = turned.transpose(2, 0, 1, 3).reshape(positions, WIDTH) - origins[origin_of]
     expected[origin_of < 0] = 0
     rows = np.empty((positions, WIDTH), dtype=np.float32)
-    kernels.gather_rows(words, (1, kind, 0), frame, rows)
-    assert np.array_equal(rows, expected)
+    order = source.permutation(positions)
+    kernels.gather_rows(words, (1, kind, order), frame, rows)
+    assert np.array_equal(rows, expected[order])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(0, 1))
@@ -66,7 +68,9 @@ def test_rows_are_scattered_as_defined(seed: int, positions: int, kind: int) -> 
         (first * cosines - second * sines, second * cosines + first * sines), axis=-1
     )
     words = np.zeros((LAYERS + 1, 2, HEADS, positions, HEAD_DIM), dtype=np.uint16)
-    kernels.scatter_rows(sums, units, frame, words, (1, kind, 0))
+    order = source.permutation(positions)
+    ordered = np.ascontiguousarray(sums[:, order])
+    kernels.scatter_rows(ordered, units[order], frame, words, (1, kind, order))
     assert np.array_equal(words[1:, kind], bf16_of(turned.transpose(1, 2, 0, 3)))
     assert not words[0].any()
     assert not words[:, 1 - kind].any()
@@ -76,27 +80,36 @@ def test_rows_are_scattered_as_defined(seed: int, positions: int, kind: int) -> 
 def test_symbols_and_escapes_are_the_defined_ones_and_come_back(seed: int, spread: float) -> None:
     source = np.random.default_rng(seed)
     values = (source.standard_normal((5, 19)) * spread).astype(np.float32)
-    scale = np.float32(0.7)
-    scaled = values * scale
+    scales = np.array([0.7, 0.35, 0.1], dtype=np.float32)
+    bounds = np.array([0, 9, 10, 19])
+    models = source.choice(np.array([0, 1, NOT_CODED], dtype=np.uint8), (5, 3))
+    lengths = np.diff(bounds)
+    model_of = np.repeat(models, lengths, axis=1)
+    scaled = values * np.repeat(scales, lengths)
     integers = np.floor(np.abs(scaled) + np.float32(kernels.ROUNDING)) * np.sign(scaled)
+    integers[model_of == NOT_CODED] = 0
     expected = np.where(np.abs(integers) > 127, kernels.ESCAPE, integers + kernels.ZERO)
-    symbols = np.empty(values.shape, dtype=np.uint8)
-    found = int(kernels.quantise(values, scale, symbols))
+    symbols = np.full(values.shape, kernels.ZERO, dtype=np.uint8)
+    found = int(kernels.quantise(values, scales, (models, bounds), symbols))
     assert np.array_equal(symbols, expected)
     escapes = np.empty(found, dtype=np.int32)
-    kernels.collect_escapes(values, scale, symbols, escapes)
+    kernels.collect_escapes(values, scales, (models, bounds), symbols, escapes)
     assert np.array_equal(escapes, integers[np.abs(integers) > 127])
-    shifts, scales = np.full(5, 0.25, np.float32), np.full(5, 3.0, np.float32)
+    shifts, rows = np.array([0.25, 0.5], np.float32), np.full(5, 3.0, np.float32)
     decoded = np.empty(values.shape, dtype=np.float32)
-    assert kernels.dequantise(symbols, shifts, scales, escapes, decoded) == found
-    shifted = np.where(np.abs(integers) == 1, integers * np.float32(1.25), integers)
+    runs = (models, bounds)
+    assert kernels.dequantise(symbols, runs, shifts, rows, escapes, decoded) == found
+    ones = integers * np.where(model_of == 0, np.float32(1.25), np.float32(1.5))
+    shifted = np.where(np.abs(integers) == 1, ones, integers)
     assert np.array_equal(decoded, shifted.astype(np.float32) * np.float32(3))
 
 
 def test_a_value_beyond_bounds_or_no_number_is_reported() -> None:
+    scales, symbols = np.ones(1, dtype=np.float32), np.empty((1, 2), np.uint8)
+    runs = (np.zeros((1, 1), dtype=np.uint8), np.array([0, 2]))
     for bad in (2.0**30, -np.inf, np.nan):
         values = np.array([[1.0, bad]], dtype=np.float32)
-        assert kernels.quantise(values, np.float32(1), np.empty((1, 2), np.uint8)) == -1
+        assert kernels.quantise(values, scales, runs, symbols) == -1
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e-20, 1.0, 1e9]))
