@@ -50,7 +50,13 @@ from scout_core.codec.transform_payload import (
 )
 from scout_core.codec.transform_pieces import ORIGIN_NOT_CODED, PieceCoder, Words
 from scout_core.codec.transform_plan import FIRST_FIXED_LEVEL, TransformPlan
-from scout_core.codec.transform_runs import Grades, TileRuns, checked_grades, grade_bytes
+from scout_core.codec.transform_runs import (
+    COARSEST_GRADE,
+    Grades,
+    TileRuns,
+    checked_grades,
+    grade_bytes,
+)
 from scout_core.codec.workers import run_each
 from scout_core.errors import CodecError
 from scout_core.geometry import KvGeometry
@@ -92,8 +98,9 @@ class TransformCodec:
         (k + 1) / 8 bits an element.
 
         Args:
-            grades: one a position, -8 (finest) to 7: how many levels coarser it is coded. A decoder
-                needs none, payloads have them.
+            grades: one a position, -8 (finest) to 7: how many levels coarser it is coded. Rows that
+                are measured from calibrated ones, or sent in another way, have the coarsest,
+                whatever is given. A decoder needs none, payloads have them.
 
         Raises:
             CodecError: level, positions or grades out of range, or grades at a fixed level.
@@ -122,14 +129,17 @@ class TransformCodec:
         origin_of = self._origin_of(flags)
         origin_of[foreign] = ORIGIN_NOT_CODED
         coder = PieceCoder(plan, self._rotations, origin_of)
-        runs = [TileRuns.of(tile, self.grades) for tile in tiles(exact.shape[3])]
+        grades = self.grades
+        if grades is not None:  # nothing is left to send of the rows that another origin covers
+            grades = np.where(origin_of == 0, grades, np.int8(COARSEST_GRADE))
+        runs = [TileRuns.of(tile, grades) for tile in tiles(exact.shape[3])]
 
         def encode_piece(index: int) -> Piece:
             tile, stream = divmod(index, plan.streams)
             return coder.encoded(words, stream, runs[tile])
 
         pieces = run_each(encode_piece, len(runs) * plan.streams, exact.nbytes)
-        head = PayloadHead(self.level, flags, self.basis.tag, self.grades)
+        head = PayloadHead(self.level, flags, self.basis.tag, grades)
         return TransformPayload(head, sink_rows, pieces).to_bytes()
 
     def decode(

@@ -101,6 +101,14 @@ def test_each_position_is_as_exact_as_its_grade() -> None:
     assert 2 * fine < middle < coarse / 2
 
 
+def test_rows_sent_in_another_way_are_not_sent_twice() -> None:
+    kv = synthetic_cache(range(40), 77)
+    fine = TransformCodec.at(BASIS, 12, range(40), [-8, -8, -8, -8] + [0] * 36).encode(kv)
+    coarse = TransformCodec.at(BASIS, 12, range(40), [7, 7, 7, 7] + [0] * 36).encode(kv)
+    assert fine == coarse
+    assert fine[9:11] == b"\xff\xff"
+
+
 def test_no_grades_cost_no_byte_and_all_of_nothing_a_nibble_each() -> None:
     kv = synthetic_cache(range(10, 55), 72)
     flat = TransformCodec.at(BASIS, 12, range(10, 55)).encode(kv)
