@@ -90,6 +90,9 @@ def command(**options: Any) -> None:
     on a core that other processes share, two threads wait for each other and are 20 times slower
     than one.
 
+    transform_graded_XX: the positions of the context are graded by the attention that they get from
+    its last 64 tokens.
+
     Peers are our re-implementations from the papers. In the JSON document, a row of "quality" has
     times_ours (its bits over the best of ours at equal KL) if it is a peer, and f1_ratio null
     unless --f1-data was given and --f1-codecs names it; "answers" then has its n and interval.
@@ -154,7 +157,7 @@ def _named(compared: list[Contender], names: str) -> list[Contender]:
     """The contenders with these names.
 
     Raises:
-        click.BadParameter: one is not compared.
+        click.BadParameter: one is not compared, or needs what questions do not have.
     """
     by_name = {contender.name: contender for contender in compared}
     wanted = names.split(",")
@@ -164,7 +167,10 @@ def _named(compared: list[Contender], names: str) -> list[Contender]:
             f"--f1-codecs: not compared in this run: {', '.join(unknown)}; "
             f"there are {', '.join(by_name)}"
         )
-    return [by_name[name] for name in wanted]
+    chosen_ones = [by_name[name] for name in wanted]
+    if blind := [each.name for each in chosen_ones if each.needs_attention]:
+        raise click.BadParameter(f"--f1-codecs: graded by attention, KL only: {', '.join(blind)}")
+    return chosen_ones
 
 
 def _answers(options: dict[str, Any], asked: list[Contender]) -> tuple[AnswerRow, ...]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scout_core.codec.transform_runs import LEVELS_PER_OCTAVE, Grades
 from scout_core.errors import CodecError
 
-STRENGTH: Final = 0.75
+STRENGTH: Final = 0.5
 """Share of the step's exponent, -1/2 in theory, that is used."""
 MOST_FINER: Final = 6
 MOST_COARSER: Final = 6

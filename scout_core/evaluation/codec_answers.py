@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from scout_core.engine import Engine
-from scout_core.evaluation.codec_coded import Contender
+from scout_core.evaluation.codec_coded import Contender, ExactCache
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import Floats, answer_f1, paired_p_value, ratio_interval
 from scout_core.evaluation.quality_answers import Model, Prefix, greedy_answers, prefill
@@ -75,7 +75,7 @@ def answer_rows(
     """Answers every question from every contender's cache; rows in the contenders' order.
 
     There are none if the model answers no question at all from the exact cache: its F1 is what
-    they are relative to.
+    they are relative to. Contenders that need attention cannot be asked.
 
     Raises:
         UnsupportedModelError: a family that the batched decoder does not compute.
@@ -134,7 +134,7 @@ def _coded(engine: Engine, prefix: Prefix, contender: Contender, tally: _Tally) 
             for key, value in zip(keys, values, strict=True)
         ]
         kv = torch.stack(layers).bfloat16().cpu()
-        coded = contender.code(kv, start)
+        coded = contender.code(ExactCache(kv, start))
         tally.raw_bytes += kv.nbytes
         tally.payload_bytes += coded.payload_bytes
         for layer, (key, value) in enumerate(zip(keys, values, strict=True)):

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +23,20 @@ class Coded:
     """Side information counted, unless the contender's name says otherwise."""
 
 
-Code = Callable[[torch.Tensor, int], Coded]
-"""Takes a bf16 cache ``[layers, 2, kv_heads, positions, head_dim]`` and its first row's absolute
-position."""
+@dataclass(frozen=True, slots=True)
+class ExactCache:
+    """What a contender is given."""
+
+    kv: torch.Tensor
+    """bf16 ``[layers, 2, kv_heads, positions, head_dim]``."""
+    first: int
+    """Absolute position of its first row."""
+    attention: NDArray[np.float64] | None = None
+    """``[positions]``: what the last tokens of the context look at (``CacheProbe.attention``), for
+    contenders that need it."""
+
+
+Code = Callable[[ExactCache], Coded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +49,5 @@ class Contender:
     origin: str
     """``ours`` or ``peer`` (our re-implementation)."""
     code: Code
+    needs_attention: bool = False
+    """Of its ``ExactCache``."""

@@ -14,8 +14,10 @@ from scout_core.codec.base import KvCodec, geometry_of
 from scout_core.codec.registry import CODECS, codec_by_name
 from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.codec.transform_importance import grades_of
 from scout_core.codec.transform_plan import FIRST_FIXED_LEVEL
-from scout_core.evaluation.codec_coded import Code, Coded, Contender
+from scout_core.errors import CodecError
+from scout_core.evaluation.codec_coded import Code, Coded, Contender, ExactCache
 from scout_core.evaluation.codec_kvtc import kvtc_peers
 from scout_core.evaluation.codec_peers import peers
 from scout_core.evaluation.codec_zstd import zstd_peers
@@ -26,6 +28,8 @@ TRANSFORM_LEVELS: Final = (0, 1, 2, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
 FEW_FIXED_LEVELS: Final = (51,)
 FEW_LEVELS: Final = (1, 2, 6, 9, 12, 13, 14, 15, 16, 18)
 """What a run measures that is not thorough."""
+GRADED_LEVELS: Final = (3, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22)
+FEW_GRADED_LEVELS: Final = (6, 10, 12, 14, 16, 18, 20)
 
 
 def contenders(basis: TransformBasis | None, *, thorough: bool) -> Iterator[Contender]:
@@ -42,6 +46,8 @@ def contenders(basis: TransformBasis | None, *, thorough: bool) -> Iterator[Cont
         levels = {basis.int4_level, *(TRANSFORM_LEVELS if thorough else FEW_LEVELS)}
         for level in sorted(levels):
             yield transformed(basis, level)
+        for level in GRADED_LEVELS if thorough else FEW_GRADED_LEVELS:
+            yield graded(basis, level)
         for level in FIXED_LEVELS if thorough else FEW_FIXED_LEVELS:
             yield transformed(basis, level)
     yield from peers()
@@ -62,18 +68,46 @@ def transformed(basis: TransformBasis, level: int) -> Contender:
     return Contender(f"{family}_{level:02d}", family, "ours", _transformed(basis, level))
 
 
+def graded(basis: TransformBasis, level: int) -> Contender:
+    """The transform at a level, its positions graded by the attention that they get from the last
+    tokens of the context."""
+    family = "transform_graded"
+    return Contender(
+        f"{family}_{level:02d}", family, "ours", _graded(basis, level), needs_attention=True
+    )
+
+
 def _with(codec: KvCodec) -> Code:
-    def code(kv: torch.Tensor, _first: int) -> Coded:
-        payload = codec.encode(kv)
-        return Coded(codec.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))
+    def code(cache: ExactCache) -> Coded:
+        return _through(codec, cache.kv)
 
     return code
 
 
 def _transformed(basis: TransformBasis, level: int) -> Code:
-    def code(kv: torch.Tensor, first: int) -> Coded:
-        codec = TransformCodec.at(basis, level, range(first, first + kv.shape[3]))
-        payload = codec.encode(kv)
-        return Coded(codec.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))
+    def code(cache: ExactCache) -> Coded:
+        return _through(TransformCodec.at(basis, level, _positions(cache)), cache.kv)
 
     return code
+
+
+def _graded(basis: TransformBasis, level: int) -> Code:
+    def code(cache: ExactCache) -> Coded:
+        if cache.attention is None:
+            raise CodecError(
+                "Grades by attention need the attention; measure it, or leave them out."
+            )
+        grades = grades_of(cache.attention)
+        return _through(TransformCodec.at(basis, level, _positions(cache), grades), cache.kv)
+
+    return code
+
+
+def _positions(cache: ExactCache) -> range:
+    return range(cache.first, cache.first + cache.kv.shape[3])
+
+
+def _through(codec: KvCodec, kv: torch.Tensor) -> Coded:
+    """Encoded and decoded."""
+    payload = codec.encode(kv)
+    return Coded(codec.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))

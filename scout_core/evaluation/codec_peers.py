@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scout_core.evaluation.codec_coded import Code, Coded, Contender
+from scout_core.evaluation.codec_coded import Code, Coded, Contender, ExactCache
 
 GROUP: Final = 32
 RESIDUAL_POSITIONS: Final = 32
@@ -44,7 +44,8 @@ def peers() -> Iterator[Contender]:
 def _plain(bits: int) -> Code:
     """Groups of 32 along the channels, 16-bit offset and step: what most stacks ship."""
 
-    def code(kv: torch.Tensor, _first: int) -> Coded:
+    def code(cache: ExactCache) -> Coded:
+        kv = cache.kv
         decoded, size = _grouped(kv.float(), 4, bits)
         return Coded(decoded.to(torch.bfloat16), size)
 
@@ -54,7 +55,8 @@ def _plain(bits: int) -> Code:
 def _kivi_like(bits: int) -> Code:
     """Keys per channel, values per token, the last positions exact."""
 
-    def code(kv: torch.Tensor, _first: int) -> Coded:
+    def code(cache: ExactCache) -> Coded:
+        kv = cache.kv
         cut = max(0, kv.shape[3] - RESIDUAL_POSITIONS)
         decoded = kv.clone()
         size = 2.0 * kv[:, :, :, cut:].numel()
@@ -88,7 +90,8 @@ def _grouped(elements: torch.Tensor, axis: int, bits: int) -> tuple[torch.Tensor
 def _cachegen_like(bins: float, *, counted: bool) -> Code:
     """Anchors at 8 bits, differences in bins by layer, order-0 entropy per layer and channel."""
 
-    def code(kv: torch.Tensor, _first: int) -> Coded:
+    def code(cache: ExactCache) -> Coded:
+        kv = cache.kv
         layers, _, _, positions, _ = kv.shape
         elements = kv.float()
         anchors = torch.arange(positions) // ANCHOR_POSITIONS * ANCHOR_POSITIONS

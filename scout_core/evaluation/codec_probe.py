@@ -9,12 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from scout_core.engine.loading import LoadedModel
 from scout_core.geometry import KvGeometry
+
+OBSERVED_TOKENS: Final = 64
+"""Last tokens of a context whose attention is measured; at most half of the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +65,46 @@ class CacheProbe:
             holder: what ``prefilled`` returned; its content is replaced by ``kv``.
             kv: ``[layers, 2, kv_heads, positions, head_dim]``.
         """
+        output = self._continued(holder, kv, tail)
+        return output.logits[0].float().log_softmax(dim=-1)
+
+    def attention(
+        self, holder: Any, kv: torch.Tensor, prefix: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """How much the end of a context looks at its positions: ``[positions]``.
+
+        The squared attention that each position gets from the last ``OBSERVED_TOKENS`` tokens, mean
+        over layers, heads and these tokens. Takes memory for these tokens' attention alone.
+
+        Args:
+            holder: what ``prefilled`` returned; its content is replaced.
+            kv: the cache of the prefix.
+        """
+        start = len(prefix) - min(OBSERVED_TOKENS, len(prefix) // 2)
+        if start == len(prefix):
+            return np.zeros(len(prefix))
+        module = self._model.module
+        module.set_attn_implementation("eager")
+        try:
+            with torch.no_grad():
+                output = self._continued(
+                    holder, kv[:, :, :, :start], prefix[start:], output_attentions=True
+                )
+        finally:
+            module.set_attn_implementation("sdpa")
+        layers = [layer[0].double().square().mean(dim=(0, 1)) for layer in output.attentions]
+        return torch.stack(layers).mean(dim=0).numpy()
+
+    def _continued(self, holder: Any, kv: torch.Tensor, tail: Sequence[int], **options: Any) -> Any:
+        """The model's output for a tail after a cache."""
         positions = torch.arange(kv.shape[3], kv.shape[3] + len(tail))[None]
         cache = kv.to(self._model.dtype)
         for layer, held in enumerate(holder.layers):
             held.keys, held.values = cache[layer, 0][None], cache[layer, 1][None]
-        output = self._model.module(
+        return self._model.module(
             torch.tensor([tail]),
             position_ids=positions,
             use_cache=True,
             **{self._keyword: holder},
+            **options,
         )
-        return output.logits[0].float().log_softmax(dim=-1)

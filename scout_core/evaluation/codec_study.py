@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from scout_core.evaluation.codec_answers import AnswerRow
-from scout_core.evaluation.codec_coded import Coded, Contender
+from scout_core.evaluation.codec_coded import Coded, Contender, ExactCache
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 from scout_core.evaluation.metrics import mean_interval
 
@@ -80,13 +80,16 @@ def quality_rows(
 ) -> Iterator[QualityRow]:
     """Measures every contender on texts of about one length."""
     tallies = [_Tally() for _ in contenders]
+    is_asked = any(contender.needs_attention for contender in contenders)
     for index, text in enumerate(texts):
         on_progress(f"text {index + 1} of {len(texts)}, {len(text.prefix)} tokens")
         kv, holder = probe.prefilled(text.prefix)
         with torch.no_grad():
             exact = probe.log_likelihoods(holder, kv, text.tail)
+            attention = probe.attention(holder, kv, text.prefix) if is_asked else None
+            cache = ExactCache(kv, 0, attention)
             for contender, tally in zip(contenders, tallies, strict=True):
-                coded = contender.code(kv, 0)
+                coded = contender.code(cache)
                 seen = probe.log_likelihoods(holder, coded.decoded, text.tail)
                 tally.add(kv, coded, exact, seen)
     for contender, tally in zip(contenders, tallies, strict=True):

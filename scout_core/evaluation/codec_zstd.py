@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from scout_core.evaluation.codec_coded import Code, Coded, Contender
+from scout_core.evaluation.codec_coded import Code, Coded, Contender, ExactCache
 
 ZSTD_LEVEL: Final = 9
 """Far past zstd's default of 3: more than a sender on a fast link would spend."""
@@ -34,7 +34,8 @@ def zstd_peers() -> Iterator[Contender]:
 def _compressed(taken: Callable[[bytes], bytes], joined: Callable[[bytes], bytes]) -> Code:
     import zstandard  # noqa: PLC0415 - an optional extra
 
-    def code(kv: torch.Tensor, _first: int) -> Coded:
+    def code(cache: ExactCache) -> Coded:
+        kv = cache.kv
         raw = kv.contiguous().view(torch.int16).numpy().tobytes()
         payload = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(taken(raw))
         read = bytearray(joined(zstandard.ZstdDecompressor().decompress(payload)))

@@ -9,7 +9,7 @@ import torch
 
 from scout_core.engine import Engine
 from scout_core.evaluation.codec_answers import MAX_ANSWER_TOKENS, answer_rows
-from scout_core.evaluation.codec_coded import Coded, Contender
+from scout_core.evaluation.codec_coded import Coded, Contender, ExactCache
 from scout_core.evaluation.codec_study import QualityRow, with_answers
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.quality_answers import greedy_answers, prefill
@@ -46,12 +46,12 @@ def _said(engine: Engine, example: Example) -> str:
     return engine.text(greedy_answers(model, prefix, [tail], [len(ids)], MAX_ANSWER_TOKENS)[0])
 
 
-def _exact(kv: torch.Tensor, _first: int) -> Coded:
-    return Coded(kv, kv.nbytes / 2)
+def _exact(cache: ExactCache) -> Coded:
+    return Coded(cache.kv, cache.kv.nbytes / 2)
 
 
-def _destroying(kv: torch.Tensor, _first: int) -> Coded:
-    noise = torch.randn(kv.shape, generator=torch.Generator().manual_seed(1))
+def _destroying(cache: ExactCache) -> Coded:
+    noise = torch.randn(cache.kv.shape, generator=torch.Generator().manual_seed(1))
     return Coded((20 * noise).bfloat16(), 1.0)
 
 
@@ -84,9 +84,9 @@ def test_contexts_are_coded_at_their_places_behind_the_head(
 ) -> None:
     seen: list[tuple[int, int]] = []
 
-    def noting(kv: torch.Tensor, first: int) -> Coded:
-        seen.append((kv.shape[3], first))
-        return Coded(kv, 1.0)
+    def noting(cache: ExactCache) -> Coded:
+        seen.append((cache.kv.shape[3], cache.first))
+        return Coded(cache.kv, 1.0)
 
     answer_rows(engine, examples, [Contender("noting", "noting", "ours", noting)], _silent)
     lengths = sorted(len(engine.prompt.context_tokens(example.context)) for example in examples)

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from scout_core.codec.compiled import cores
 from scout_core.codec.registry import CODECS, codec_by_name
-from scout_core.evaluation.codec_coded import Contender
+from scout_core.errors import CodecError
+from scout_core.evaluation.codec_coded import Contender, ExactCache
 from scout_core.evaluation.codec_contenders import contenders
 from scout_core.evaluation.codec_speed import speed_rows
 from scout_core.evaluation.codec_study import windows
-from tests.support.synthetic_caches import synthetic_basis
+from tests.support.synthetic_caches import synthetic_basis, synthetic_cache
 
 GENERATOR = torch.Generator().manual_seed(3)
 KV = torch.randn(6, 2, 2, 90, 64, generator=GENERATOR).cumsum(dim=3).to(torch.bfloat16)
+CACHE = ExactCache(KV, 0)
 ALL = tuple(contenders(None, thorough=True))
 
 
 @pytest.mark.parametrize("contender", ALL, ids=lambda contender: contender.name)
 def test_every_contender_returns_a_cache_like_its_input(contender: Contender) -> None:
-    coded = contender.code(KV, 0)
+    coded = contender.code(CACHE)
     assert coded.decoded.shape == KV.shape
     assert coded.decoded.dtype == torch.bfloat16
     assert 0 < coded.payload_bytes <= KV.nbytes
     error = (coded.decoded.float() - KV.float()).norm() / KV.float().norm()
     assert float(error) < 0.5
+
+
+def test_graded_levels_need_attention_and_say_so() -> None:
+    kv = synthetic_cache(range(4, 94), 5)
+    attention = np.geomspace(1e-6, 1, 90)
+    every = contenders(synthetic_basis(), thorough=False)
+    asking = [contender for contender in every if contender.needs_attention]
+    assert {contender.family for contender in asking} == {"transform_graded"}
+    for contender in asking:
+        with pytest.raises(CodecError, match="attention"):
+            contender.code(ExactCache(kv, 4))
+    coded = asking[0].code(ExactCache(kv, 4, attention))
+    errors = (coded.decoded.float() - kv.float()).square().mean(dim=(0, 1, 2, 4))
+    assert 2 * float(errors[-20:].mean()) < float(errors[:20].mean())
 
 
 def test_names_are_unique_and_both_origins_present() -> None:
@@ -51,15 +68,15 @@ def test_peers_say_in_their_names_that_they_are_like_the_published_ones() -> Non
 
 def test_counting_tables_costs_the_cachegen_like_peer_bytes_and_changes_nothing_else() -> None:
     by_name = {contender.name: contender for contender in ALL}
-    counted = by_name["cachegen_like_0.5"].code(KV, 0)
-    free = by_name["cachegen_like_0.5_tables_free"].code(KV, 0)
+    counted = by_name["cachegen_like_0.5"].code(CACHE)
+    free = by_name["cachegen_like_0.5_tables_free"].code(CACHE)
     assert torch.equal(counted.decoded, free.decoded)
     assert counted.payload_bytes > free.payload_bytes
 
 
 def test_plain_int4_takes_five_bits_an_element() -> None:
     by_name = {contender.name: contender for contender in ALL}
-    assert by_name["plain_int4"].code(KV, 0).payload_bytes * 8 == 5 * KV.numel()
+    assert by_name["plain_int4"].code(CACHE).payload_bytes * 8 == 5 * KV.numel()
 
 
 def test_speed_rows_measure_every_codec_alone_and_on_all_cores_beside_a_copy() -> None:

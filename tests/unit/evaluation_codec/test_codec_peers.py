@@ -10,7 +10,7 @@ import zstandard
 from numpy import array, float64
 
 from scout_core.codec.base import geometry_of
-from scout_core.evaluation.codec_coded import Contender
+from scout_core.evaluation.codec_coded import Contender, ExactCache
 from scout_core.evaluation.codec_kvtc import (
     RAW_FIRST,
     RAW_LAST,
@@ -50,21 +50,24 @@ def named(name: str) -> Contender:
     ],
 )
 def test_a_peer_errs_less_with_more_bits(finer: str, coarser: str) -> None:
-    fine, coarse = named(finer).code(KV, FIRST), named(coarser).code(KV, FIRST)
+    fine, coarse = (
+        named(finer).code(ExactCache(KV, FIRST)),
+        named(coarser).code(ExactCache(KV, FIRST)),
+    )
     assert fine.payload_bytes > coarse.payload_bytes
     assert error(fine.decoded) < error(coarse.decoded)
 
 
 def test_the_kivi_like_peer_keeps_its_last_positions_and_pays_for_them() -> None:
     kv = KV[:, :, :, :32]
-    coded = named("kivi_like_int2").code(kv, FIRST)
+    coded = named("kivi_like_int2").code(ExactCache(kv, FIRST))
     assert torch.equal(coded.decoded, kv)
     assert coded.payload_bytes == kv.nbytes
 
 
 @pytest.mark.parametrize("name", ["zstd_bf16", "zstd_split_bf16"])
 def test_zstd_returns_every_bit(name: str) -> None:
-    coded = named(name).code(KV, FIRST)
+    coded = named(name).code(ExactCache(KV, FIRST))
     assert torch.equal(coded.decoded.view(torch.int16), KV.view(torch.int16))
     assert coded.payload_bytes < KV.nbytes
 
@@ -72,12 +75,12 @@ def test_zstd_returns_every_bit(name: str) -> None:
 def test_zstd_bytes_are_those_of_one_frame() -> None:
     raw = KV.contiguous().view(torch.int16).numpy().tobytes()
     frame = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(raw)
-    assert named("zstd_bf16").code(KV, FIRST).payload_bytes == len(frame)
+    assert named("zstd_bf16").code(ExactCache(KV, FIRST)).payload_bytes == len(frame)
 
 
 def test_splitting_exponents_off_helps_zstd() -> None:
-    split = named("zstd_split_bf16").code(KV, FIRST).payload_bytes
-    assert split < named("zstd_bf16").code(KV, FIRST).payload_bytes
+    split = named("zstd_split_bf16").code(ExactCache(KV, FIRST)).payload_bytes
+    assert split < named("zstd_bf16").code(ExactCache(KV, FIRST)).payload_bytes
 
 
 def test_the_kvtc_like_peer_errs_less_with_more_bits() -> None:
