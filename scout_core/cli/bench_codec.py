@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from scout_core.codec.bases import basis_of
 from scout_core.codec.registry import CODECS
 from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.codec.transform_importance import grades_of
 from scout_core.engine import Engine
 from scout_core.engine.loading import load_model
 from scout_core.engine.options import EngineOptions
@@ -31,7 +32,7 @@ from scout_core.engine.prompt import PromptTemplate
 from scout_core.evaluation.codec_advantage import with_advantages
 from scout_core.evaluation.codec_answers import AnswerRow, answer_rows
 from scout_core.evaluation.codec_coded import Contender
-from scout_core.evaluation.codec_contenders import contenders
+from scout_core.evaluation.codec_contenders import GRADED, contenders
 from scout_core.evaluation.codec_crossover import crossover_rows
 from scout_core.evaluation.codec_plot import check_plots, draw
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
@@ -187,12 +188,16 @@ def _speed(
 ) -> Iterator[SpeedRow]:
     """Speeds on a short and on a longer cache of the text."""
     for positions in sorted({min(wanted, len(tokens)) for wanted in SPEED_POSITIONS}):
-        kv, _ = probe.prefilled(tokens[:positions])
-        codecs = list(CODECS)
-        if basis is not None:
-            codecs.append(TransformCodec.at(basis, basis.int4_level, range(positions)))
+        prefix = tokens[:positions]
+        kv, holder = probe.prefilled(prefix)
         _say(f"speed, on {kv.nbytes:,} bytes of cache")
-        yield from speed_rows(kv, codecs)
+        yield from speed_rows(kv, CODECS)
+        if basis is None:
+            continue
+        level, grades = basis.int4_level, grades_of(probe.attention(holder, kv, prefix))
+        yield from speed_rows(kv, [TransformCodec.at(basis, level, range(positions))])
+        for row in speed_rows(kv, [TransformCodec.at(basis, level, range(positions), grades)]):
+            yield replace(row, codec=GRADED)
 
 
 def _print(

@@ -28,6 +28,7 @@ TRANSFORM_LEVELS: Final = (0, 1, 2, 3, 6, 9, 11, 12, 13, 14, 15, 16, 18, 20)
 FEW_FIXED_LEVELS: Final = (51,)
 FEW_LEVELS: Final = (1, 2, 6, 9, 12, 13, 14, 15, 16, 18)
 """What a run measures that is not thorough."""
+GRADED: Final = "transform_graded"
 GRADED_LEVELS: Final = (3, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22)
 FEW_GRADED_LEVELS: Final = (6, 10, 12, 14, 16, 18, 20)
 
@@ -71,10 +72,8 @@ def transformed(basis: TransformBasis, level: int) -> Contender:
 def graded(basis: TransformBasis, level: int) -> Contender:
     """The transform at a level, its positions graded by the attention that they get from the last
     tokens of the context."""
-    family = "transform_graded"
-    return Contender(
-        f"{family}_{level:02d}", family, "ours", _graded(basis, level), needs_attention=True
-    )
+    code = _graded(basis, level)
+    return Contender(f"{GRADED}_{level:02d}", GRADED, "ours", code, needs_attention=True)
 
 
 def _with(codec: KvCodec) -> Code:
