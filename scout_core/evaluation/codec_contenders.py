@@ -29,8 +29,8 @@ FEW_FIXED_LEVELS: Final = (51,)
 FEW_LEVELS: Final = (1, 2, 6, 9, 12, 13, 14, 15, 16, 18)
 """What a run measures that is not thorough."""
 GRADED: Final = "transform_graded"
-GRADED_LEVELS: Final = (3, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22)
-FEW_GRADED_LEVELS: Final = (6, 10, 12, 14, 16, 18, 20)
+GRADED_LEVELS: Final = (0, 2, 3, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22)
+FEW_GRADED_LEVELS: Final = (0, 3, 6, 10, 12, 14, 16, 18, 20)
 
 
 def contenders(basis: TransformBasis | None, *, thorough: bool) -> Iterator[Contender]:
