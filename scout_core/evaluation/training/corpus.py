@@ -173,16 +173,21 @@ def chunks(text: str, size: int) -> list[str]:
     return [piece for piece in out if len(piece) < 3 * size]
 
 
-def writing_passages(folder: Path, short: Splits, long: Splits, seed: int) -> list[tuple[str, str]]:
-    """(source, passage) to write questions about; nothing from a held-out article."""
+def training_paragraphs(short: Splits, long: Splits) -> list[tuple[str, str]]:
+    """(title, text) of the long training rows, of those in no held-out row or article."""
     held = {row.group.split(":", 1)[-1].replace("_", " ") for row in (*short.test, *short.tune)}
     held_texts = {row.context for row in (*long.test, *long.tune)}
-    generator = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
-    wiki = [
+    return [
         (title, text)
         for title, text in paragraphs(long.train)
         if title not in held and not any(text in context for context in held_texts)
     ]
+
+
+def writing_passages(folder: Path, short: Splits, long: Splits, seed: int) -> list[tuple[str, str]]:
+    """(source, passage) to write questions about; nothing from a held-out article."""
+    generator = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
+    wiki = training_paragraphs(short, long)
     out: list[tuple[str, str]] = []
     generator.shuffle(wiki)
     cursor = 0

@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import answer_f1
-from scout_core.evaluation.training.corpus import long_splits, paragraphs, short_splits
+from scout_core.evaluation.training.corpus import long_splits, short_splits, training_paragraphs
 from scout_core.evaluation.training.prompts import Prompter
 from scout_core.evaluation.training.teacher import (
     continued,
@@ -47,7 +47,7 @@ def model_passages(data: Path, seed: int) -> list[Passage]:
         kind = style_of(row)
         title = row.group.split(":", 1)[1].replace("_", " ")
         found[row.context if kind == "nq" else f"{title}\n{row.context}"] = kind
-    wiki = [f"{title}\n{text}" for title, text in paragraphs(long.train)]
+    wiki = [f"{title}\n{text}" for title, text in training_paragraphs(short, long)]
     random.Random(seed).shuffle(wiki)  # noqa: S311 - a reproducible draw, not a secret
     found |= dict.fromkeys(wiki[:WIKI_PASSAGES], "wiki")
     return [(kind, text) for text, kind in found.items() if len(text) < LONGEST_PASSAGE]
