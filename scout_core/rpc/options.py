@@ -47,9 +47,15 @@ PATIENT_KEEPALIVE: Final = keepalive(10_000, 20_000)
 """For connections whose pings may wait behind seconds of payload on a slow uplink."""
 
 LEAST_MESSAGE_BYTES: Final = 6 * 1024
-"""Smallest cap that a server may set: the smallest chunks that an edge can be set to, and what
-frames them. grpc reads a message ahead: a flood puts up to two of them on the link beside its
-window."""
+"""Smallest cap that a server may set: a chunk of 4 KiB, or an open with all offers, and what frames
+them. grpc reads a message ahead: a flood puts up to two of them on the link beside its window."""
+FRAMING_BYTES: Final = 64
+"""At most, around a probe's padding or a chunk's data: tags, lengths, offset, checksum."""
+
+
+def largest_chunk_bytes(message_bytes: int) -> int:
+    """The most data that a message of so many bytes carries."""
+    return min(message_bytes - FRAMING_BYTES, MAX_CHUNK_BYTES)
 
 
 def size_limits(receive_bytes: int = MAX_MESSAGE_BYTES) -> tuple[IntegerOption, ...]:

@@ -31,6 +31,8 @@ from scout_core.protocol.opening import OpenParameters
 from scout_core.protocol.payload_sender import SendPolicy
 from scout_core.rpc.bounded_queue import BoundedQueue, StreamEnded
 from scout_core.rpc.handlers import SESSION_METHOD
+from scout_core.rpc.open_parts import encode_open
+from scout_core.rpc.options import MAX_MESSAGE_BYTES
 from scout_core.rpc.session_wire import decode_cloud, encode_edge
 from scout_core.rpc.status import error_from_call
 from scout_core.rpc.stream import StreamWriter, read_stream
@@ -63,6 +65,8 @@ class SessionOptions:
     timeouts: EdgeTimeouts
     lookahead_bytes: int
     """Payload made before there is credit for it."""
+    largest_message_bytes: int = MAX_MESSAGE_BYTES
+    """That the cloud takes; ``send_policy`` must keep to it."""
 
 
 @dataclass(slots=True)
@@ -278,8 +282,9 @@ class SessionClient:
 
     async def _perform(self, action: actions.EdgeAction) -> None:
         match action:
-            case actions.SendOpen():
-                await self._send(encode_edge(action))
+            case actions.SendOpen(parameters):
+                for part in encode_open(parameters, self._options.largest_message_bytes):
+                    await self._send(part)
             case actions.SendCancel():
                 self._cancel_sent = True
                 await self._send(encode_edge(action))

@@ -30,6 +30,7 @@ from scout_core.protocol.cloud_session import CloudSession
 from scout_core.protocol.cloud_states import CloudState
 from scout_core.protocol.opening import OpenParameters, UplinkShare
 from scout_core.rpc.bounded_queue import BoundedQueue, StreamEnded
+from scout_core.rpc.open_parts import OpenAssembly
 from scout_core.rpc.session_wire import (
     SendAckWithCredit,
     decode_edge,
@@ -346,14 +347,13 @@ async def _read(
         OPEN_TIMEOUT_S, outlet.close, PeerTimeoutError("No `open` arrived; send it first.")
     )
     session: ServedSession | None = None
+    assembly, opened = OpenAssembly(), None
     try:
-        data = await read_stream(context)
+        while opened is None:
+            opened = assembly.take(await read_stream(context))
         timer.cancel()
-        event = decode_edge(data)
-        if not isinstance(event, events.OpenReceived):
-            raise RemoteProtocolError("The first session message must be `open`.")
-        session = open_session(event, outlet)
-        session.uplink_bytes += len(data)
+        session = open_session(opened, outlet)
+        session.uplink_bytes += assembly.received_bytes
         await session.may_be_heard()
         while not outlet.closed.is_set():  # of a stream that has failed no more is let in
             data = await read_stream(context)

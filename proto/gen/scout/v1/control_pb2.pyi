@@ -71,7 +71,7 @@ class Probe(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Registered(_message.Message):
-    __slots__ = ("server_id", "version", "model", "heartbeat_interval", "initial_credit_bytes", "costs", "uplink_scheduled")
+    __slots__ = ("server_id", "version", "model", "heartbeat_interval", "initial_credit_bytes", "costs", "uplink_scheduled", "largest_message_bytes")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class Registered(_message.Message):
     INITIAL_CREDIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     COSTS_FIELD_NUMBER: _ClassVar[int]
     UPLINK_SCHEDULED_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     version: str
     model: _types_pb2.Model
@@ -86,7 +87,8 @@ class Registered(_message.Message):
     initial_credit_bytes: int
     costs: _containers.RepeatedCompositeFieldContainer[_types_pb2.StageCost]
     uplink_scheduled: bool
-    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.Model, _Mapping]] = ..., heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., initial_credit_bytes: _Optional[int] = ..., costs: _Optional[_Iterable[_Union[_types_pb2.StageCost, _Mapping]]] = ..., uplink_scheduled: _Optional[bool] = ...) -> None: ...
+    largest_message_bytes: int
+    def __init__(self, server_id: _Optional[str] = ..., version: _Optional[str] = ..., model: _Optional[_Union[_types_pb2.Model, _Mapping]] = ..., heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., initial_credit_bytes: _Optional[int] = ..., costs: _Optional[_Iterable[_Union[_types_pb2.StageCost, _Mapping]]] = ..., uplink_scheduled: _Optional[bool] = ..., largest_message_bytes: _Optional[int] = ...) -> None: ...
 
 class HeartbeatAck(_message.Message):
     __slots__ = ("sequence", "queue_s", "costs")

@@ -8,18 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SessionRequest(_message.Message):
-    __slots__ = ("open", "chunk", "switch", "finish", "cancel")
+    __slots__ = ("open", "chunk", "switch", "finish", "cancel", "question_part")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     SWITCH_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_PART_FIELD_NUMBER: _ClassVar[int]
     open: Open
     chunk: Chunk
     switch: Switch
     finish: Finish
     cancel: Cancel
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., switch: _Optional[_Union[Switch, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+    question_part: QuestionPart
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., chunk: _Optional[_Union[Chunk, _Mapping]] = ..., switch: _Optional[_Union[Switch, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., question_part: _Optional[_Union[QuestionPart, _Mapping]] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
     __slots__ = ("accepted", "credit", "ack", "token", "done")
@@ -36,7 +38,7 @@ class SessionResponse(_message.Message):
     def __init__(self, accepted: _Optional[_Union[Accepted, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., token: _Optional[_Union[AnswerToken, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "agent_id", "model_fingerprint", "context_hash", "context_tokens", "question", "mode", "retention", "execution", "sampling", "deadline_ms", "expected_payload_bytes", "round_trip_us", "offers", "position_unit", "context_characters")
+    __slots__ = ("session_id", "agent_id", "model_fingerprint", "context_hash", "context_tokens", "question", "mode", "retention", "execution", "sampling", "deadline_ms", "expected_payload_bytes", "round_trip_us", "offers", "position_unit", "context_characters", "question_bytes")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +55,7 @@ class Open(_message.Message):
     OFFERS_FIELD_NUMBER: _ClassVar[int]
     POSITION_UNIT_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_BYTES_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     agent_id: str
     model_fingerprint: str
@@ -69,7 +72,14 @@ class Open(_message.Message):
     offers: _containers.RepeatedCompositeFieldContainer[Offer]
     position_unit: _types_pb2.PositionUnit
     context_characters: int
-    def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., context_hash: _Optional[bytes] = ..., context_tokens: _Optional[int] = ..., question: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., expected_payload_bytes: _Optional[int] = ..., round_trip_us: _Optional[int] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., position_unit: _Optional[_Union[_types_pb2.PositionUnit, str]] = ..., context_characters: _Optional[int] = ...) -> None: ...
+    question_bytes: int
+    def __init__(self, session_id: _Optional[str] = ..., agent_id: _Optional[str] = ..., model_fingerprint: _Optional[str] = ..., context_hash: _Optional[bytes] = ..., context_tokens: _Optional[int] = ..., question: _Optional[str] = ..., mode: _Optional[_Union[_types_pb2.Mode, str]] = ..., retention: _Optional[float] = ..., execution: _Optional[_Union[_types_pb2.Execution, str]] = ..., sampling: _Optional[_Union[_types_pb2.Sampling, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., expected_payload_bytes: _Optional[int] = ..., round_trip_us: _Optional[int] = ..., offers: _Optional[_Iterable[_Union[Offer, _Mapping]]] = ..., position_unit: _Optional[_Union[_types_pb2.PositionUnit, str]] = ..., context_characters: _Optional[int] = ..., question_bytes: _Optional[int] = ...) -> None: ...
+
+class QuestionPart(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("mode", "retention", "payload_bytes", "expected_quality", "edge_s", "execution")
