@@ -12,6 +12,7 @@ from cloud_server.agents import AgentRegistry
 from cloud_server.control_servicer import ControlServicer
 from cloud_server.host import RETRY_AFTER_DRAIN_S, ModelHost
 from cloud_server.inference_servicer import InferenceServicer
+from cloud_server.message_limit import largest_message_bytes
 from cloud_server.metrics import CloudMetrics
 from cloud_server.settings import CloudSettings
 from cloud_server.stream_window import stream_window_bytes
@@ -23,7 +24,12 @@ from scout_core.daemon.contexts import ContextStore
 from scout_core.daemon.models import load_engine
 from scout_core.daemon.worker import TorchWorker
 from scout_core.rpc.channel import RpcServer, TlsFiles
-from scout_core.rpc.handlers import control_handler, inference_handler, transport_handler
+from scout_core.rpc.handlers import (
+    control_handler,
+    inference_handler,
+    status_handler,
+    transport_handler,
+)
 
 COLLECTOR_THRESHOLDS: Final = (2_000, 20, 50)
 """Objects, then young and middle collections; Python's own are 700, 10 and 10."""
@@ -36,11 +42,15 @@ class CloudServer:
     def __init__(self, settings: CloudSettings) -> None:
         self.settings = settings
         self.port = 0
+        self.applications_port = 0
         window_bytes = stream_window_bytes(
             settings.uplink_capacity_bytes_per_s, settings.uplink_round_trip_s
         )
         self._server = RpcServer(
-            settings.write_timeout_s, window_bytes, settings.largest_message_bytes
+            settings.write_timeout_s, window_bytes, largest_message_bytes(settings)
+        )
+        self._applications = (
+            RpcServer(settings.write_timeout_s) if settings.applications_listen else None
         )
         self._worker = TorchWorker()
         self._control: ControlServicer | None = None
@@ -70,18 +80,7 @@ class CloudServer:
             ),
         )
         await self._worker.run(warm_up, engine, host.transform, host.cost_model)
-        self._control = ControlServicer(settings, host, AgentRegistry(), self.uplink)
-        self._transport = TransportServicer(settings, host, self.uplink, self.metrics)
-        self._server.grpc_server.add_generic_rpc_handlers(
-            (
-                control_handler(self._control),
-                transport_handler(self._transport),
-                inference_handler(InferenceServicer(settings, host)),
-            )
-        )
-        tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_authority)
-        self.port = self._server.listen(settings.listen, tls)
-        await self._server.start()
+        await self._serve(host)
         self._scheduling = asyncio.create_task(self.uplink.run())
         self._show_metrics(host)
         _spare_the_collector()
@@ -89,6 +88,33 @@ class CloudServer:
             f"{settings.server_id} serves {engine.name} ({engine.compute_dtype}) on "
             f"{settings.listen.rsplit(':', 1)[0]}:{self.port}"
         )
+
+    async def _serve(self, host: ModelHost) -> None:
+        settings = self.settings
+        control = self._control = ControlServicer(settings, host, AgentRegistry(), self.uplink)
+        self._transport = TransportServicer(settings, host, self.uplink, self.metrics)
+        inference = InferenceServicer(settings, host)
+        self._server.grpc_server.add_generic_rpc_handlers(
+            (
+                control_handler(control),
+                transport_handler(self._transport),
+                inference_handler(inference),
+            )
+        )
+        tls = TlsFiles(settings.tls_certificate, settings.tls_key, settings.tls_authority)
+        self.port = self._server.listen(settings.listen, tls)
+        await self._server.start()
+        if self._applications is not None and settings.applications_listen is not None:
+            self._applications.grpc_server.add_generic_rpc_handlers(
+                (inference_handler(inference), status_handler(control))
+            )
+            self.applications_port = self._applications.listen(settings.applications_listen, tls)
+            await self._applications.start()
+            log.info("applications_served", port=self.applications_port)
+
+    @property
+    def _servers(self) -> tuple[RpcServer, ...]:
+        return tuple(s for s in (self._server, self._applications) if s is not None)
 
     def _show_metrics(self, host: ModelHost) -> None:
         watch = self.metrics.watch
@@ -106,7 +132,8 @@ class CloudServer:
         if self.host is None or self._control is None:
             return
         self.host.draining = True
-        await self._server.refuse_new_calls()
+        for server in self._servers:
+            await server.refuse_new_calls()
         await self._control.announce_drain("shutdown", RETRY_AFTER_DRAIN_S)
         try:
             async with asyncio.timeout(self.settings.drain_timeout_s):
@@ -117,7 +144,7 @@ class CloudServer:
     async def close(self) -> None:
         if self._transport is not None:
             await self._transport.close()
-        await self._server.stop(grace_s=0.5)
+        await asyncio.gather(*(server.stop(grace_s=0.5) for server in self._servers))
         if self._scheduling is not None:
             self._scheduling.cancel()
             await asyncio.gather(self._scheduling, return_exceptions=True)

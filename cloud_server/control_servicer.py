@@ -13,6 +13,7 @@ from scout.v1 import control_pb2, types_pb2
 
 from cloud_server.agents import AgentRegistry, AttachedAgent
 from cloud_server.host import ModelHost
+from cloud_server.message_limit import largest_message_bytes
 from cloud_server.seats import Advice, UplinkSeat
 from cloud_server.settings import CloudSettings
 from cloud_server.uplink import Uplink
@@ -154,6 +155,7 @@ class ControlServicer:
             initial_credit_bytes=0 if scheduled else self._settings.initial_credit_bytes,
             uplink_scheduled=scheduled,
             costs=self._cost_messages(now),
+            largest_message_bytes=largest_message_bytes(self._settings),
         )
         await pump.send(control_pb2.AttachResponse(registered=registered).SerializeToString())
         return agent

@@ -78,15 +78,21 @@ class CloudSettings(ServingSettings):
         description="Longest round trip over which one agent alone is to fill a scheduled uplink, "
         "seconds. Smaller: an agent that floods takes less from the others.",
     )
-    largest_message_bytes: int = Field(
-        MAX_MESSAGE_BYTES,
+    largest_message_bytes: int | None = Field(
+        None,
         ge=LEAST_MESSAGE_BYTES,
         le=MAX_MESSAGE_BYTES,
-        description="Largest message that this server takes, bytes. A larger one is refused by its "
-        "first bytes, so this bounds what an agent with credit can put on a scheduled uplink "
-        "beyond it. Edges send 16 KiB at once (less if their `chunk_bytes` is less), or 5 ms of a "
-        "link on which that is more; questions, and contexts that applications send here directly, "
-        "must fit as well.",
+        description="Largest message that this server takes on `listen`, bytes; none: 4 MiB, and "
+        "with scheduled uplinks 20 ms of the slowest (at least 4,160). A larger one is refused by "
+        "its first bytes, so this bounds what an agent with credit can put on a scheduled uplink "
+        "beyond it. Agents are told and keep to it; contexts that applications send here directly "
+        "have to fit.",
+    )
+    applications_listen: Address | None = Field(
+        None,
+        description="Another address for applications that reach the cloud without an edge, "
+        "HOST:PORT, with messages of up to 4 MiB; none: `listen` alone. Do not let agents of "
+        "scheduled uplinks reach it.",
     )
     uplink_deadline_reserve: float = Field(
         0.1,

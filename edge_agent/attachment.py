@@ -18,8 +18,8 @@ import grpc
 import structlog
 from scout.v1 import control_pb2, types_pb2
 
+from edge_agent.cloud_view import CloudView, stage_costs, view_of
 from edge_agent.settings import EdgeSettings
-from scout_core.control.cost import CostModel, Stage, StageCost
 from scout_core.control.estimator import GoodputEstimator
 from scout_core.control.probe import ProbeBudget
 from scout_core.control.samples import TransferSample
@@ -28,13 +28,7 @@ from scout_core.modes import Mode, SessionId, TenantId
 from scout_core.rpc.bounded_queue import StreamEnded
 from scout_core.rpc.handlers import ATTACH_METHOD
 from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
-from scout_core.rpc.registration import (
-    ModelDescription,
-    StageCostFigure,
-    costs_from_messages,
-    model_from_message,
-    model_message,
-)
+from scout_core.rpc.registration import ModelDescription, model_message
 from scout_core.rpc.status import error_from_call
 from scout_core.rpc.stream import StreamPump
 from scout_core.rpc.tenancy import tenant_metadata
@@ -53,21 +47,6 @@ ROUND_TRIP_MEMORY: Final = 64
 MICROSECONDS: Final = 1_000_000
 
 log = structlog.get_logger("scout.edge.attachment")
-
-
-@dataclass(frozen=True, slots=True)
-class CloudView:
-    """What the agent knows about its cloud server."""
-
-    server_id: str
-    model: ModelDescription
-    initial_credit_bytes: int
-    heartbeat_interval_s: float
-    costs: CostModel
-    queue_s: float = 0.0
-    draining: bool = False
-    uplink_scheduled: bool = False
-    """The cloud decides who sends what and how fast: wait for its word."""
 
 
 @dataclass(slots=True)
@@ -127,6 +106,8 @@ class Attachment:
     _round_trips_s: list[float] = field(default_factory=list)
     _probe: TimedProbe | None = None
     _last_failure: ScoutError | None = None
+    _chunk_bytes: int = 0
+    """The largest sent to the cloud as last known; 0: not attached yet."""
 
     @property
     def round_trip_s(self) -> float:
@@ -204,21 +185,21 @@ class Attachment:
         )
         await pump.send(control_pb2.AttachRequest(register=register).SerializeToString())
         data = await pump.receive(timeout_s=REGISTER_TIMEOUT_S)
-        registered = decode(control_pb2.AttachResponse, data).registered
-        costs = CostModel(_stage_costs(costs_from_messages(registered.costs)))
-        self.view = CloudView(
-            server_id=registered.server_id,
-            model=model_from_message(registered.model),
-            initial_credit_bytes=registered.initial_credit_bytes,
-            heartbeat_interval_s=registered.heartbeat_interval.ToMilliseconds() / 1_000,
-            costs=costs,
-            uplink_scheduled=registered.uplink_scheduled,
-        )
+        view = view_of(decode(control_pb2.AttachResponse, data).registered)
+        self._note_chunks(view)
+        self.view = view
         self._round_trips_s.clear()
         self._probe = None
         self.attached.set()
-        log.info("cloud_attached", server=registered.server_id, model=self.view.model.name)
-        return self.view
+        log.info("cloud_attached", server=view.server_id, model=view.model.name)
+        return view
+
+    def _note_chunks(self, view: CloudView) -> None:
+        """Says once that the cloud takes no messages as large as is configured here."""
+        configured, chunk_bytes = self.settings.chunk_bytes, self._chunk_bytes
+        self._chunk_bytes = view.chunk_bytes(configured)
+        if self._chunk_bytes not in (chunk_bytes, configured):
+            log.info("chunks_follow_the_cloud", bytes=self._chunk_bytes, configured=configured)
 
     def offers_any(self, mode: Mode) -> bool:
         """Whether this agent could offer a mode to some cloud: KV modes need a replica."""
@@ -268,7 +249,7 @@ class Attachment:
         match response.WhichOneof("event"):
             case "heartbeat_ack":
                 acknowledgement = response.heartbeat_ack
-                view.costs.load(_stage_costs(costs_from_messages(acknowledgement.costs)))
+                view.costs.load(stage_costs(acknowledgement.costs))
                 self.view = replace(view, queue_s=acknowledgement.queue_s)
             case "probe_ack":
                 self._take_probe(response.probe_ack)
@@ -297,7 +278,7 @@ class Attachment:
         size_bytes = self.probe_budget.due(now, expected)
         if size_bytes == 0:
             return
-        self._probe = probe_of(size_bytes, self.settings.chunk_bytes)
+        self._probe = probe_of(size_bytes, self._chunk_bytes)
         padding = bytes(self._probe.message_bytes)
         for sequence in range(1, self._probe.messages + 1):
             probe = control_pb2.Probe(sequence=sequence, padding=padding)
@@ -317,13 +298,3 @@ class Attachment:
         if elapsed_s > 0:
             now = time.monotonic()
             self.estimator.observe(TransferSample(probe.measured_bytes, elapsed_s, False, now))
-
-
-def _stage_costs(figures: tuple[StageCostFigure, ...]) -> list[StageCost]:
-    """The stages that this version knows; a newer cloud may report more."""
-    known = {stage.value: stage for stage in Stage}
-    return [
-        StageCost(known[figure.stage], figure.base_s, figure.per_token_s, figure.samples)
-        for figure in figures
-        if figure.stage in known
-    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from edge_agent.attachment import CloudView
+from edge_agent.cloud_view import CloudView
 from edge_agent.host import EdgeHost
 from edge_agent.planning import Plan, Question, requested_execution
 from scout_core.control.forecast import TransferForecast
@@ -49,10 +49,12 @@ def session_options(host: EdgeHost, view: CloudView, forecast: TransferForecast)
     return SessionOptions(
         tenant=host.tenant,
         send_policy=SendPolicy(
-            chunk_bytes=settings.chunk_bytes, initial_credit_bytes=_first_burst(view, forecast)
+            chunk_bytes=view.chunk_bytes(settings.chunk_bytes),
+            initial_credit_bytes=_first_burst(view, forecast),
         ),
         timeouts=EdgeTimeouts(resume_window_s=settings.resume_window_s),
         lookahead_bytes=settings.lookahead_bytes,
+        largest_message_bytes=view.largest_message_bytes,
     )
 
 

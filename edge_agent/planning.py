@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from edge_agent.attachment import CloudView
 from edge_agent.character_payload import CharacterSizes, require_short_enough
+from edge_agent.cloud_view import CloudView
 from edge_agent.host import EdgeHost, StoredEdgeContext
 from scout_core.codec.positions import bound_bytes
 from scout_core.codec.registry import codec_for_mode

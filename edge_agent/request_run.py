@@ -18,8 +18,9 @@ import grpc
 import structlog
 from scout.v1 import inference_pb2
 
-from edge_agent.attachment import Attachment, CloudView
+from edge_agent.attachment import Attachment
 from edge_agent.attempts import Attempts, Patience
+from edge_agent.cloud_view import CloudView
 from edge_agent.host import EdgeHost
 from edge_agent.opening import PlannedSession, open_parameters
 from edge_agent.planning import Plan, Planner, Question

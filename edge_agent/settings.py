@@ -71,7 +71,11 @@ class EdgeSettings(ServingSettings):
         0.9, gt=0, lt=1, description="Least acceptable probability of meeting a deadline."
     )
     chunk_bytes: int = Field(
-        DEFAULT_CHUNK_BYTES, ge=4_096, le=MIB, description="Largest payload chunk, in bytes."
+        DEFAULT_CHUNK_BYTES,
+        ge=4_096,
+        le=MIB,
+        description="Largest payload chunk, in bytes; "
+        "smaller where the cloud server takes no messages as large.",
     )
     lookahead_bytes: int = Field(
         0,

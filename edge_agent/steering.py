@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from edge_agent.attachment import CloudView
+from edge_agent.cloud_view import CloudView
 from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.planning import CodecSizes, Plan, Question

@@ -53,7 +53,7 @@ class RealCase:
         round_trip_s: of the link.
         only: the one mode that everybody offers; None: all.
         head_start_s: the last agent asks so much before the others.
-        chunk_bytes: of payload, at most, as the edges are set.
+        chunk_bytes: of payload, at most, as the edges are set; the cloud may take less at once.
     """
 
     deadlines_s: tuple[float, ...]

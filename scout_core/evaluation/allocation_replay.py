@@ -37,7 +37,12 @@ from scout_core.rpc.bounded_queue import StreamEnded
 from scout_core.rpc.channel import open_channel
 from scout_core.rpc.handlers import ATTACH_METHOD, SESSION_METHOD
 from scout_core.rpc.messages import MODE_FROM_WIRE, MODE_TO_WIRE, decode
-from scout_core.rpc.options import ChannelRole
+from scout_core.rpc.options import (
+    MAX_CHUNK_BYTES,
+    MAX_MESSAGE_BYTES,
+    ChannelRole,
+    largest_chunk_bytes,
+)
 from scout_core.rpc.session_client import Outcome, SessionClient, SessionOptions
 from scout_core.rpc.session_wire import decode_cloud, encode_edge
 from scout_core.rpc.stream import StreamWriter, read_stream
@@ -48,7 +53,7 @@ from scout_core.version import VERSION
 LOOKAHEAD_BYTES: Final = 0
 """As the edge's default: a recommendation is followed with the next block."""
 FLOOD_S: Final = 3.0
-SURGE: Final = bytes(512 * 1024)
+SURGE_BYTES: Final = 512 * 1024
 
 
 class Conduct(Enum):
@@ -64,6 +69,10 @@ class Conduct(Enum):
     """Opens a session and sends chunk after chunk without credit."""
     SURGES = "surges"
     """Opens a session and, with its first credit, sends one message far beyond it."""
+    OVERDRAWS = "overdraws"
+    """The same with a message that is as large as is taken."""
+    POURS = "pours"
+    """The same again and again."""
     LIES = "lies"
     """Declares its token ids and sends its whole KV."""
 
@@ -89,7 +98,8 @@ class ReplayScript:
     only: str = ""
     """The one mode that it offers; empty: all."""
     chunk_bytes: int = 16 * 1024
-    """Of payload, at most; one that floods sends as much at once."""
+    """Of payload, at most, and no more than the cloud takes; one that floods sends as much at
+    once."""
 
 
 @dataclass(slots=True)
@@ -113,9 +123,15 @@ class ReplayAgent:
     def __init__(self, script: ReplayScript) -> None:
         self._script = script
         self._recording = Recording.load(Path(script.recording))
+        whole = b"".join(self._recording.blocks[Mode.KV_BF16])
+        self._payload = whole * (2 + SURGE_BYTES // len(whole))
+        """What misconduct sends: blocks that mean something, so that its credit is what ends it."""
         self._control = open_channel(script.address, ChannelRole.CONTROL)
         self._data = open_channel(script.address, ChannelRole.DATA)
         self._advised: dict[str, Mode] = {}
+        self._chunk_bytes = script.chunk_bytes
+        self._largest_bytes = MAX_CHUNK_BYTES
+        """Of data, in one message that the cloud takes."""
 
     async def run(self) -> None:
         """Prints what it has to say."""
@@ -150,8 +166,12 @@ class ReplayAgent:
         )
         await call.write(control_pb2.AttachRequest(register=register).SerializeToString())
         data = await call.read()
-        registered = decode(control_pb2.AttachResponse, data if isinstance(data, bytes) else b"")
-        return registered.registered.heartbeat_interval.ToMilliseconds() / 1_000
+        response = decode(control_pb2.AttachResponse, data if isinstance(data, bytes) else b"")
+        registered = response.registered
+        taken_bytes = registered.largest_message_bytes or MAX_MESSAGE_BYTES
+        self._largest_bytes = largest_chunk_bytes(taken_bytes)
+        self._chunk_bytes = min(self._chunk_bytes, self._largest_bytes)
+        return registered.heartbeat_interval.ToMilliseconds() / 1_000
 
     async def _beat(self, call: Any, interval_s: float) -> None:
         sequence = 0
@@ -178,9 +198,13 @@ class ReplayAgent:
             case Conduct.FLOODS:
                 return await self._flood(number)
             case Conduct.LEAVES:
-                return await self._surge(number, sends=False)
+                return await self._spend(number, at_once_bytes=0)
             case Conduct.SURGES:
-                return await self._surge(number, sends=True)
+                return await self._spend(number, at_once_bytes=SURGE_BYTES)
+            case Conduct.OVERDRAWS:
+                return await self._spend(number, at_once_bytes=self._largest_bytes)
+            case Conduct.POURS:
+                return await self._spend(number, at_once_bytes=self._largest_bytes, again=True)
             case Conduct.LIES:
                 return await self._ask(number, lies=True)
 
@@ -200,9 +224,7 @@ class ReplayAgent:
                 case actions.Complete():
                     pass
 
-        client = SessionClient(
-            self._data, _options(self._script.chunk_bytes), note, GoodputEstimator()
-        )
+        client = SessionClient(self._data, _options(self._chunk_bytes), note, GoodputEstimator())
         payload = self._items(client, parameters, accepted, outcome, lies=lies)
         try:
             await client.run(parameters, payload)
@@ -243,16 +265,11 @@ class ReplayAgent:
         """Until the cloud ends it, or for ``FLOOD_S``."""
         outcome, call = ReplayOutcome(number), self._stream()
         ends_s = time.monotonic() + FLOOD_S
-        payload, size = b"".join(self._recording.blocks[Mode.KV_BF16]), self._script.chunk_bytes
         try:
             async with StreamWriter(call) as writer:
                 await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
                 while time.monotonic() < ends_s:
-                    at = outcome.payload_bytes
-                    flood = payload[at % len(payload) :][:size]
-                    chunk = actions.SendChunk(at, flood, chunk_checksum(flood))
-                    await writer.send(encode_edge(chunk))
-                    outcome.payload_bytes += len(flood)
+                    await self._push(writer, outcome, self._chunk_bytes)
         except StreamEnded:
             outcome.error = "ENDED"
         except ScoutError as error:
@@ -260,20 +277,27 @@ class ReplayAgent:
         call.cancel()
         return outcome
 
-    async def _surge(self, number: int, *, sends: bool) -> ReplayOutcome:
-        """Until the cloud has ended it, or for ``FLOOD_S``."""
+    async def _push(self, writer: StreamWriter, outcome: ReplayOutcome, size: int) -> None:
+        """A proper chunk of at most so many bytes, behind those that were sent."""
+        payload, at = self._payload, outcome.payload_bytes
+        piece = payload[at % len(payload) :][:size]
+        await writer.send(encode_edge(actions.SendChunk(at, piece, chunk_checksum(piece))))
+        outcome.payload_bytes += len(piece)
+
+    async def _spend(
+        self, number: int, *, at_once_bytes: int, again: bool = False
+    ) -> ReplayOutcome:
+        """Sends beyond its first credit until the cloud has ended it, or for ``FLOOD_S``; with 0
+        bytes it leaves."""
         outcome, call = ReplayOutcome(number), self._stream()
         try:
             async with asyncio.timeout(FLOOD_S), StreamWriter(call) as writer:
                 await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
-                granted = False
-                while not granted:
-                    news = decode_cloud(await read_stream(call))
-                    granted = any(isinstance(event, events.CreditGranted) for event in news)
-                if sends:
-                    chunk = actions.SendChunk(0, SURGE, chunk_checksum(SURGE))
-                    await writer.send(encode_edge(chunk))
-                    outcome.payload_bytes = len(SURGE)
+                outcome.payload_bytes = await _first_credit(call)
+                if at_once_bytes:
+                    await self._push(writer, outcome, at_once_bytes)
+                    while again:
+                        await self._push(writer, outcome, at_once_bytes)
                     while True:
                         await read_stream(call)
         except (StreamEnded, TimeoutError):
@@ -314,6 +338,14 @@ def _options(chunk_bytes: int) -> SessionOptions:
         timeouts=EdgeTimeouts(resume_window_s=0.0),
         lookahead_bytes=LOOKAHEAD_BYTES,
     )
+
+
+async def _first_credit(call: Any) -> int:
+    """Waits for credit and returns it, in bytes of payload."""
+    while True:
+        for event in decode_cloud(await read_stream(call)):
+            if isinstance(event, events.CreditGranted):
+                return event.credit_bytes
 
 
 def _begin(agent: str) -> float:

@@ -46,11 +46,11 @@ QUICK_KEEPALIVE: Final = keepalive(4_000, 4_000)
 PATIENT_KEEPALIVE: Final = keepalive(10_000, 20_000)
 """For connections whose pings may wait behind seconds of payload on a slow uplink."""
 
-LEAST_MESSAGE_BYTES: Final = 6 * 1024
-"""Smallest cap that a server may set: a chunk of 4 KiB, or an open with all offers, and what frames
-them. grpc reads a message ahead: a flood puts up to two of them on the link beside its window."""
 FRAMING_BYTES: Final = 64
 """At most, around a probe's padding or a chunk's data: tags, lengths, offset, checksum."""
+LEAST_MESSAGE_BYTES: Final = 4 * 1024 + FRAMING_BYTES
+"""Smallest cap that a server may set: a chunk of 4 KiB; an open with all offers is smaller. grpc
+reads a message ahead: a flood puts up to two of them on the link beside its window."""
 
 
 def largest_chunk_bytes(message_bytes: int) -> int:

@@ -23,6 +23,12 @@ ERROR_DOMAIN: Final = "scout-kv"
 STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
 RETRY_AFTER_KEY: Final = "retry_after_s"
 
+UNREACHABLE: Final = "Check that the peer runs and is reachable."
+TOO_LARGE: Final = (
+    "Send less at once; large contexts go through an edge agent, or to a cloud server's "
+    "`applications_listen`."
+)
+
 CODES: Final[Mapping[type[ScoutError], grpc.StatusCode]] = {
     errors.ScoutError: grpc.StatusCode.INTERNAL,
     errors.RequestError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -112,9 +118,9 @@ def error_from_call(failure: grpc.aio.AioRpcError) -> ScoutError:
             return _rebuild(info, status.message)
     if code in (grpc.StatusCode.DEADLINE_EXCEEDED,):
         return errors.PeerTimeoutError(f"The peer did not answer in time: {text}")
+    hint = TOO_LARGE if code is grpc.StatusCode.RESOURCE_EXHAUSTED else UNREACHABLE
     return errors.PeerUnavailableError(
-        f"The call failed with {code.name}: {text}. Check that the peer runs and is reachable.",
-        grpc_code=code.name,
+        f"The call failed with {code.name}: {text}. {hint}", grpc_code=code.name
     )
 
 

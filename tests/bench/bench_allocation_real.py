@@ -52,11 +52,6 @@ EARLY_S = 1.5
 """Deadline of one that surges: it needs credit, so it is the first in turn."""
 HEAD_START_S = 0.05
 """Of a flood that has the link's first credit for itself; else who opens first is chance."""
-MESSAGE_BYTES = 20 * 1024
-"""Enough for the chunks of edges on such a link."""
-FRAMING_BYTES = 2 * 1024
-"""Left of a message beside its chunk."""
-CHUNK_BYTES = 16 * 1024
 SIDES = ("predicted", "real")
 
 
@@ -75,6 +70,8 @@ PAIRS = {
     "floods": (Conduct.LEAVES, Conduct.FLOODS),
     "floods-first": (Conduct.LEAVES, Conduct.FLOODS),
     "surges": (Conduct.LEAVES, Conduct.SURGES),
+    "overdraws": (Conduct.LEAVES, Conduct.OVERDRAWS),
+    "pours": (Conduct.LEAVES, Conduct.POURS),
 }
 """What is compared: the same claims on the link, without and with bytes that break the rules.
 A flood is found out when its turn comes; one that opens first, at once."""
@@ -82,13 +79,14 @@ A flood is found out when its turn comes; one that opens first, at once."""
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is played of misconduct: the pairs, how often, and the largest message taken."""
+    """What is played of misconduct: the pairs, how often, and the largest message taken; None: as
+    the server chooses."""
 
     mbps: float
     rounds: int
     pairs: tuple[str, ...]
     repetitions: int
-    message_bytes: int
+    message_bytes: int | None
 
 
 async def misconduct(
@@ -115,7 +113,7 @@ async def misconduct(
 def _against(case: RealCase, name: str) -> RealCase:
     """The case with the last agent as the pair needs it."""
     match name:
-        case "surges":
+        case "surges" | "overdraws" | "pours":
             return replace(case, deadlines_s=(*case.deadlines_s[:-1], EARLY_S))
         case "floods-first":
             return replace(case, head_start_s=HEAD_START_S)
@@ -136,14 +134,15 @@ class Bench:
         period_s = max(DEADLINES_S) + 0.5
         return RealCase(DEADLINES_S, rounds, period_s, capacity, RESERVE, ROUND_TRIP_S)
 
-    def server(self, case: RealCase, message_bytes: int = MESSAGE_BYTES) -> SupervisedDaemon:
+    def server(self, case: RealCase, message_bytes: int | None = None) -> SupervisedDaemon:
         capacities = json.dumps({case.group: case.capacity_bytes_per_s})
+        limit = () if message_bytes is None else ("--largest-message-bytes", str(message_bytes))
         flags = (
             *("--model", str(self._model), "--threads", "1"),
             *("--uplink-capacity-bytes-per-s", capacities),
             *("--uplink-round-trip-s", str(ROUND_TRIP_S)),
             *("--uplink-deadline-reserve", str(RESERVE)),
-            *("--largest-message-bytes", str(message_bytes)),
+            *limit,
         )
         return SupervisedDaemon("scout-cloud", Path(tempfile.mkdtemp(dir=self.folder)), *flags)
 
@@ -159,9 +158,7 @@ class Bench:
     def misconduct(self, plan: Plan, discipline: Discipline) -> dict[str, Any]:
         """How the last agent changes the others' completion. All send int8: a claim that ends early
         leaves better modes to the others, and larger payloads come later."""
-        chunk_bytes = min(plan.message_bytes - FRAMING_BYTES, CHUNK_BYTES)
-        honest = self.case(plan.mbps, plan.rounds)
-        case = replace(honest, only=Mode.KV_INT8, chunk_bytes=chunk_bytes)
+        case = replace(self.case(plan.mbps, plan.rounds), only=Mode.KV_INT8)
         constant = LinkConfig.constant(plan.mbps, DOWN_MBPS, ROUND_TRIP_S)
         link = replace(constant, discipline=discipline)
         with self.server(case, plan.message_bytes) as server:
@@ -183,7 +180,7 @@ def mean_shares(rows: list[dict[str, Any]], side: str) -> dict[str, float]:
 @click.option("--disciplines", default="fair,fifo", show_default=True, help="Empty: none.")
 @click.option("--pairs", default=",".join(PAIRS), show_default=True, help="Of misconduct.")
 @click.option("--repetitions", default=3, show_default=True, help="Of every pair of runs.")
-@click.option("--message-bytes", default=MESSAGE_BYTES, show_default=True, help="Largest taken.")
+@click.option("--message-bytes", type=int, help="Largest taken; else as the server chooses.")
 def main(rates: str, disciplines: str, pairs: str, **numbers: Any) -> None:
     """Starts everything and measures."""
     plan = Plan(pairs=tuple(pairs.split(",")), **numbers)

@@ -30,7 +30,7 @@ DEADLINE_S = 4.0
 TOKENS = tuple(range(2, 402))
 SMALL = Offer(Mode.SCOUT, 1.0, 400, 1.0, 0.0)
 BLOCK_TOKENS = 32
-BODY = bytes(16_000)
+BODY = bytes(4_000)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.attachment import CloudView
+from edge_agent.cloud_view import CloudView
 from edge_agent.host import EdgeHost, ScoutModel
 from edge_agent.planning import Plan, Planner, Question, requested_execution
 from edge_agent.settings import EdgeSettings
