@@ -23,6 +23,7 @@ from scout_core.allocation.knapsack import select_offers
 from scout_core.allocation.leases import GrantLedger, Lease
 from scout_core.allocation.margin import KeptOffers, select_keeping
 from scout_core.allocation.offer import MAX_QUALITY, GroupId, TenantPolicy
+from scout_core.allocation.outlook import flows_of, problem_of, ready_at_s
 from scout_core.allocation.policy import SchedulerPolicy
 from scout_core.allocation.problem import (
     AllocationProblem,
@@ -116,7 +117,7 @@ class UplinkGroup:
         slots = slots[np.array(sending, dtype=np.bool_)]
         verdict = self._choose(slots, agents, now)
         self.table.adopt(verdict.slots, verdict.choice)
-        flows = self.table.flows(verdict.slots, verdict.choice, now)
+        flows = flows_of(self.table, verdict.slots, verdict.choice, now)
         rates = share_capacity(flows, self.capacity.bytes_per_s, self._policy.sharing)
         self.next_promised_s = _next_promised_s(flows, rates)
         grants = self._grant(verdict, rates, agents, now)
@@ -144,7 +145,7 @@ class UplinkGroup:
     def next_ready_s(self, now: float) -> float | None:
         """When the next edge will have computed its payload."""
         slots = self.table.live_slots()
-        ready = self.table.ready_at_s(slots, self.table.incumbent[slots])
+        ready = ready_at_s(self.table, slots, self.table.incumbent[slots])
         return float(ready[ready > now].min()) if (ready > now).any() else None
 
     def _expire(self, agents: Mapping[AgentId, AgentSeat], now: float) -> tuple[Action, ...]:
@@ -163,7 +164,7 @@ class UplinkGroup:
         reserved = min(reserved, capacity * self._policy.sharing.guarantee_fraction)
         cautious = capacity * math.exp(-self._policy.caution * self.capacity.volatility)
         planned = cautious * (1 - self._policy.planning_margin) - reserved
-        problem = self.table.problem(slots, now, max(planned, 0.0))
+        problem = problem_of(self.table, slots, now, max(planned, 0.0))
         shrink = np.where(late, self._policy.late_window, 1.0)
         window_s = self._with_grace(slots, problem.window_s * shrink[:, None])
         problem = replace(problem, window_s=window_s)

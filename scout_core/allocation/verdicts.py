@@ -12,6 +12,7 @@ import numpy as np
 
 from scout_core.allocation.admission import Reservations, first_opening
 from scout_core.allocation.events import Action, Reject, RejectCause, Report, ReportKind
+from scout_core.allocation.outlook import least_remaining
 from scout_core.allocation.problem import UNSERVED, AllocationProblem, BoolArray, IntArray
 from scout_core.allocation.requests import RequestTable, Standing
 
@@ -54,7 +55,7 @@ def judge(
     actions.extend(_change_standing(table, slots, choice, now))
     late = choice == UNSERVED
     choice = choice.copy()
-    choice[late] = table.least_remaining(slots[late])
+    choice[late] = least_remaining(table, slots[late])
     switched = table.incumbent[slots] != choice
     return Verdict(slots, choice, switched, tuple(actions))
 
