@@ -87,7 +87,7 @@ class ScheduledSession:
         booked_bytes, booked_switches: payload and switches that the scheduler was told of.
         booked_promise_bytes: payload that it was told the session may send.
         base_bytes: payload from before the agent attached anew; the scheduler counts from there.
-        paused: whether the scheduler believes it to be without a stream.
+        booked_suspension: whether it was told that the session has no stream.
         asked: column that the acceptance asked for.
         sent: column that the edge sends, as its open and its switches say.
     """
@@ -106,7 +106,7 @@ class ScheduledSession:
     booked_bytes: int = 0
     booked_switches: int = 0
     booked_promise_bytes: int = 0
-    paused: bool = False
+    booked_suspension: bool = False
 
     def arrival(self) -> RequestArrived:
         """The event that tells the scheduler of it."""
@@ -119,7 +119,7 @@ class ScheduledSession:
 
     def begin_again(self, seat: UplinkSeat) -> None:
         """The agent attached anew: to the scheduler this is now a request for what is left."""
-        self.seat, self.paused = seat, False
+        self.seat, self.booked_suspension = seat, False
         received = self.port.received_bytes
         if received:
             going_on = self.alternatives[self.sent]

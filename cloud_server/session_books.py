@@ -52,9 +52,10 @@ class SessionBooks:
 
 def unbooked_progress(session: ScheduledSession, now: float) -> Iterator[Event]:
     """What the scheduler has not heard of yet, in stream order; booked as it is taken."""
-    if session.paused and not session.port.is_suspended:
-        session.paused = False
-        yield RequestPaused(session.opening.key, paused=False)
+    suspended = session.port.is_suspended
+    if suspended != session.booked_suspension:
+        session.booked_suspension = suspended
+        yield RequestPaused(session.opening.key, paused=suspended)
     received = session.port.received_bytes
     promised = max(session.port.promised_bytes(now), received)
     if promised != session.booked_promise_bytes:

@@ -28,7 +28,6 @@ from scout_core.allocation.events import (
     AgentHeard,
     Event,
     RequestFinished,
-    RequestPaused,
 )
 from scout_core.allocation.group import GroupStatus
 from scout_core.allocation.offer import GroupId, TenantPolicy
@@ -155,11 +154,11 @@ class Uplink:
         self._tell(session.arrival(), now)
 
     def pause(self, key: SessionId) -> None:
-        """The session lost its stream; that it has one again is seen at the next solve."""
+        """The session lost its stream, and does not wait for the next solve to say so; that it has
+        one again is seen there."""
         session = self._books.find(key)
-        if session is not None and not session.paused:
-            session.paused = True
-            self._tell(RequestPaused(key, paused=True), self._clock())
+        if session is not None:
+            self._note_progress(session, self._clock())
 
     def finish(self, key: SessionId) -> None:
         """The payload is complete, or the session is over; more than once is harmless."""

@@ -207,6 +207,18 @@ def test_a_session_without_a_stream_lends_its_share_until_it_has_one(bench: Benc
     assert first.rate_bytes_per_s
 
 
+def test_a_session_without_a_stream_still_lends_when_its_agent_attaches_anew(bench: Bench) -> None:
+    first = bench.open(bench.attach("a"), deadline_s=1.0)
+    second = bench.open(bench.attach("b"), deadline_s=3.0)
+    bench.uplink.tick()
+    first.is_suspended = True
+    bench.uplink.pause(SessionId("default/a/s"))
+    bench.attach("a")
+    bench.run(0.22)
+    assert first.rate_bytes_per_s == 0.0
+    assert second.rate_bytes_per_s == pytest.approx(CAPACITY)
+
+
 def test_a_share_that_goes_on_leaves_what_it_has_gathered(bench: Bench) -> None:
     first = bench.open(bench.attach("a"), deadline_s=3.0)
     bench.uplink.tick()
