@@ -54,6 +54,8 @@ LOOKAHEAD_BYTES: Final = 0
 """As the edge's default: a recommendation is followed with the next block."""
 FLOOD_S: Final = 3.0
 SURGE_BYTES: Final = 512 * 1024
+AHEAD_BYTES: Final = 1024 * 1024
+"""Beyond its credit, and still so when it arrives: credit grows meanwhile."""
 
 
 class Conduct(Enum):
@@ -293,7 +295,7 @@ class ReplayAgent:
         try:
             async with asyncio.timeout(FLOOD_S), StreamWriter(call) as writer:
                 await writer.send(encode_edge(actions.SendOpen(self._parameters(lies=False))))
-                outcome.payload_bytes = await _first_credit(call)
+                outcome.payload_bytes = await _first_credit(call) + AHEAD_BYTES
                 if at_once_bytes:
                     await self._push(writer, outcome, at_once_bytes)
                     while again:
