@@ -31,6 +31,7 @@ TOKENS = tuple(range(2, 402))
 SMALL = Offer(Mode.SCOUT, 1.0, 400, 1.0, 0.0)
 BLOCK_TOKENS = 32
 BODY = bytes(4_000)
+"""No larger than the cloud takes on so slow an uplink."""
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,7 @@ async def send_more_than_offered(cell: Cell) -> int:
                         break
                     case _:
                         pass
-                piece = stream[sent:granted]
-                if piece:
+                while piece := stream[sent:granted][: len(BODY)]:
                     await session.send(actions.SendChunk(sent, piece, chunk_checksum(piece)))
                     sent += len(piece)
         except asyncio.CancelledError:
