@@ -13,7 +13,6 @@ from typing import assert_never
 
 from scout_core.errors import (
     DigestMismatchError,
-    LocalProtocolError,
     PayloadError,
     PeerTimeoutError,
     RemoteProtocolError,
@@ -25,10 +24,8 @@ from scout_core.protocol.actions import (
     Discard,
     Fail,
     SendAccepted,
-    SendDone,
-    SendToken,
 )
-from scout_core.protocol.answer import AnswerSummary, AnswerToken
+from scout_core.protocol.answer_log import AnswerLog
 from scout_core.protocol.cloud_states import LOCAL_EVENTS, TRANSITIONS, CloudState
 from scout_core.protocol.events import (
     Abort,
@@ -86,8 +83,7 @@ class CloudSession:
         self._undelivered: list[CloudAction] = []
         self._finish: FinishReceived | None = None
         self._finish_on_stream = False
-        self._tokens: list[AnswerToken] = []
-        self._summary: AnswerSummary | None = None
+        self._answer = AnswerLog()
         self._heard_at = 0.0
         self._sent_at = 0.0
         self._forget_at = 0.0
@@ -220,8 +216,7 @@ class CloudSession:
                 credit_waited = self._receiver.consumed(event.offset)
                 return self._acknowledge_if_receiving(now) if credit_waited else ()
             case TokenProduced():
-                self._tokens.append(event.token)
-                return self._if_attached(SendToken(event.token), now)
+                return self._if_attached(self._answer.add(event.token), now)
             case AnswerFinished():
                 return self._answered(event, now)
             case ConnectionLost():
@@ -308,24 +303,16 @@ class CloudSession:
         self._sent_at = now
         self._receiver.resume()
         actions: list[CloudAction] = [self._send_accepted(self._receiver.received, now)]
-        actions += [SendToken(token) for token in self._tokens]
+        actions += self._answer.repeated()
         state = self._states.current
-        if self._summary is not None:
-            actions.append(SendDone(self._summary))
-        elif state is CloudState.DETACHED:
+        if state is CloudState.DETACHED:
             self._states.enter(CloudState.ANSWERING)
         elif state is CloudState.SUSPENDED:
             self._states.enter(CloudState.RECEIVING)
         return tuple(actions)
 
     def _answered(self, event: AnswerFinished, now: float) -> tuple[CloudAction, ...]:
-        if event.summary.answer_tokens != len(self._tokens):
-            raise LocalProtocolError(
-                f"The summary counts {event.summary.answer_tokens} answer tokens, but "
-                f"{len(self._tokens)} were produced."
-            )
-        self._summary = event.summary
-        actions = self._if_attached(SendDone(event.summary), now)
+        actions = self._if_attached(self._answer.finish(event.summary), now)
         if actions:
             self._forget_at = now + self._timeouts.linger_s
         self._states.enter(CloudState.COMPLETE)
@@ -404,4 +391,4 @@ class CloudSession:
         self._states.fail(state)
         self._receiver = PayloadReceiver(self._policy, 0.0)
         self._undelivered = []
-        self._tokens = []
+        self._answer = AnswerLog()
