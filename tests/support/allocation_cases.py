@@ -9,7 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from scout_core.allocation.capacity import CapacityPolicy
-from scout_core.allocation.events import Action, AgentAttached, Grant, RequestArrived
+from scout_core.allocation.events import (
+    Action,
+    AgentAttached,
+    Grant,
+    Report,
+    ReportKind,
+    RequestArrived,
+)
 from scout_core.allocation.offer import GroupId, Offer, Priority, TenantPolicy
 from scout_core.allocation.policy import SchedulerPolicy
 from scout_core.allocation.problem import AllocationProblem
@@ -113,3 +120,8 @@ def ask(
 def grants(actions: Sequence[Action]) -> dict[SessionId, Grant]:
     """The last grant of every session among ``actions``."""
     return {action.session: action for action in actions if isinstance(action, Grant)}
+
+
+def reports(actions: tuple[Action, ...]) -> list[ReportKind]:
+    """What was reported, in order."""
+    return [action.kind for action in actions if isinstance(action, Report)]
