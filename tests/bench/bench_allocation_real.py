@@ -107,7 +107,19 @@ async def misconduct(
         changes[name] = completion_change(controls, others, honest)
         in_time = [figures(case, RealRun(run.outcomes[:honest])) for run in others]
         changes[name]["compliance"] = sum(each["compliance"] for each in in_time) / len(in_time)
+        changes[name]["errors"] = _errors(controls, honest), _errors(others, honest)
     return changes
+
+
+def _errors(runs: list[RealRun], honest: int) -> list[str]:
+    """How requests of honest agents failed, those that were refused as well."""
+    return [
+        f"agent {number}, round {outcome.round}: {outcome.error}"
+        for run in runs
+        for number, outcomes in enumerate(run.outcomes[:honest])
+        for outcome in outcomes
+        if outcome.error
+    ]
 
 
 def _against(case: RealCase, name: str) -> RealCase:
