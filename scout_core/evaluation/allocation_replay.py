@@ -300,8 +300,10 @@ class ReplayAgent:
                     await self._push(writer, outcome, at_once_bytes)
                     while again:
                         await self._push(writer, outcome, at_once_bytes)
-                    while True:
-                        await read_stream(call)
+                else:
+                    await writer.send(encode_edge(actions.SendCancel()))
+                while True:
+                    await read_stream(call)
         except (StreamEnded, TimeoutError):
             outcome.error = "ENDED"
         call.cancel()
