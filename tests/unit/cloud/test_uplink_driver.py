@@ -2,116 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from uplink_bench import CAPACITY, INT8, KV, TENANT, Bench
 
-from cloud_server.metrics import CloudMetrics
 from cloud_server.offers import Alternative, most_payload_bytes
-from cloud_server.scheduled_session import Opening
-from cloud_server.seats import Advice, UplinkSeat
-from cloud_server.settings import CloudSettings
-from cloud_server.uplink import Uplink
-from scout_core.allocation.offer import GroupId, Offer
-from scout_core.daemon.settings import load_settings
+from scout_core.allocation.offer import Offer
 from scout_core.errors import (
     CreditExceededError,
     DeadlineError,
     OverloadedError,
     PeerTimeoutError,
-    PeerUnavailableError,
 )
-from scout_core.modes import AgentId, Execution, Mode, SessionId, TenantId
+from scout_core.modes import AgentId, Mode, SessionId, TenantId
 from scout_core.protocol import events
 from scout_core.protocol.opening import ContextState
-
-CAPACITY = 1_000_000.0
-TENANT = TenantId("default")
-ACCEPT = events.AcceptDecided(ContextState.ABSENT)
-KV = Alternative(Offer(Mode.KV_BF16, 1.0, 800_000, 1.0), None)
-INT8 = Alternative(Offer(Mode.KV_INT8, 1.0, 400_000, 0.95), None)
-TOKENS = Alternative(Offer(Mode.SCOUT, 1.0, 2_000, 0.5), Execution.EVICT)
-LADDER = (KV, INT8, TOKENS)
-
-
-class FakeSession:
-    """A served session that only remembers."""
-
-    def __init__(self) -> None:
-        self.received_bytes = self.credit_bytes = 0
-        self.is_suspended = False
-        self.switches: tuple[events.SwitchReceived, ...] = ()
-        self.posted: list[events.CloudEvent] = []
-
-    def promised_bytes(self, now: float) -> int:
-        return self.credit_bytes
-
-    def post(self, event: events.CloudEvent) -> None:
-        self.posted.append(event)
-
-    @property
-    def accepted(self) -> events.AcceptDecided:
-        (first,) = [event for event in self.posted if isinstance(event, events.AcceptDecided)]
-        return first
-
-    @property
-    def rate_bytes_per_s(self) -> float | None:
-        """What paces its credit now."""
-        rates = [
-            event.rate_bytes_per_s
-            for event in self.posted
-            if isinstance(event, events.AcceptDecided | events.RateAllocated)
-        ]
-        return rates[-1]
-
-
-class Bench:
-    """An uplink on a clock that the test moves."""
-
-    def __init__(self, **settings: Any) -> None:
-        values = {"uplink_capacity_bytes_per_s": {"cell": CAPACITY}} | settings
-        self.now = 100.0
-        self.metrics = CloudMetrics()
-        self.uplink = Uplink(
-            load_settings(CloudSettings, None, values), self.metrics, lambda: self.now
-        )
-        self.advice: list[Advice] = []
-
-    def attach(self, agent: str, group: str = "cell", tenant: TenantId = TENANT) -> UplinkSeat:
-        seat = UplinkSeat(AgentId(agent), tenant, GroupId(group), self.advice.append)
-        self.uplink.attach(seat)
-        return seat
-
-    def open(
-        self,
-        seat: UplinkSeat,
-        name: str = "s",
-        deadline_s: float = 1.0,
-        ways: tuple[Alternative, ...] = LADDER,
-    ) -> FakeSession:
-        session = FakeSession()
-        due_s = self.now + deadline_s
-        most = most_payload_bytes(ways, context_tokens=100)
-        opening = Opening(TENANT, seat.agent, SessionId(name), due_s, ways, 0, most, ACCEPT)
-        self.uplink.open(opening, seat, session)
-        return session
-
-    def run(
-        self, seconds: float, step_s: float = 0.01, *, beats: tuple[UplinkSeat, ...] = ()
-    ) -> None:
-        for _ in range(round(seconds / step_s)):
-            self.now += step_s
-            for seat in beats:
-                self.uplink.heard(seat)
-            self.uplink.tick()
-
-    def sample(self, name: str, **labels: str) -> float:
-        value = self.metrics.registry.get_sample_value(f"scout_cloud_{name}", labels)
-        return 0.0 if value is None else value
-
-    @property
-    def granted_bytes_per_s(self) -> float:
-        return sum(session.rate_bytes_per_s for session in self.uplink.sessions())
 
 
 @pytest.fixture
@@ -160,15 +64,6 @@ def test_a_server_without_capacities_asks_nobody_to_attach() -> None:
     assert Bench(uplink_capacity_bytes_per_s={}).uplink.seat_for(AgentId("a"), TENANT) is None
 
 
-def test_nobody_sends_past_the_shares_by_not_attaching_or_under_another_tenant(
-    bench: Bench,
-) -> None:
-    bench.attach("a", tenant=TenantId("other"))
-    for agent in ("a", "unknown"):
-        with pytest.raises(PeerUnavailableError, match="not attached"):
-            bench.uplink.seat_for(AgentId(agent), TENANT)
-
-
 def test_the_next_in_turn_has_the_uplink_while_the_last_bytes_of_another_are_on_their_way(
     bench: Bench,
 ) -> None:
@@ -190,33 +85,6 @@ def test_a_share_taken_back_before_there_was_any_credit_lets_no_block_begin(benc
     bench.open(bench.attach("b"), deadline_s=1.0)
     bench.run(0.02)
     assert first.posted[-1] == events.RateAllocated(0.0, releases=False)
-
-
-def test_a_session_without_a_stream_lends_its_share_until_it_has_one(bench: Bench) -> None:
-    first = bench.open(bench.attach("a"), deadline_s=1.0)
-    second = bench.open(bench.attach("b"), deadline_s=3.0)
-    bench.uplink.tick()
-    assert first.rate_bytes_per_s
-    first.is_suspended = True
-    bench.uplink.pause(SessionId("default/a/s"))
-    bench.run(0.02)
-    assert first.rate_bytes_per_s == 0.0
-    assert second.rate_bytes_per_s == pytest.approx(CAPACITY)
-    first.is_suspended = False
-    bench.run(0.12)
-    assert first.rate_bytes_per_s
-
-
-def test_a_session_without_a_stream_still_lends_when_its_agent_attaches_anew(bench: Bench) -> None:
-    first = bench.open(bench.attach("a"), deadline_s=1.0)
-    second = bench.open(bench.attach("b"), deadline_s=3.0)
-    bench.uplink.tick()
-    first.is_suspended = True
-    bench.uplink.pause(SessionId("default/a/s"))
-    bench.attach("a")
-    bench.run(0.22)
-    assert first.rate_bytes_per_s == 0.0
-    assert second.rate_bytes_per_s == pytest.approx(CAPACITY)
 
 
 def test_a_share_that_goes_on_leaves_what_it_has_gathered(bench: Bench) -> None:
@@ -283,53 +151,6 @@ def test_bytes_count_by_how_they_were_coded_even_if_the_grant_changed_before_the
         session.received_bytes += 9_000
         bench.run(0.01, beats=(seat,))
     assert session.rate_bytes_per_s
-
-
-def test_a_silent_agent_loses_its_share_and_gets_it_back_when_it_is_heard(bench: Bench) -> None:
-    seat = bench.attach("a")
-    session = bench.open(seat, deadline_s=60.0)
-    bench.uplink.tick()
-    assert session.rate_bytes_per_s
-    bench.run(bench.uplink.policy.lease_s + 0.2)
-    assert session.rate_bytes_per_s == 0.0
-    assert bench.sample("uplink_reports_total", group="cell", kind="lease_expired") == 1
-    bench.uplink.heard(seat)
-    bench.run(0.02, beats=(seat,))
-    assert session.rate_bytes_per_s == pytest.approx(CAPACITY)
-
-
-def test_a_session_waits_while_its_agent_is_gone_and_goes_on_with_what_is_left(
-    bench: Bench,
-) -> None:
-    seat = bench.attach("a")
-    session = bench.open(seat, deadline_s=2.0)
-    bench.uplink.tick()
-    session.received_bytes = 300_000
-    bench.run(0.2, beats=(seat,))
-    bench.uplink.detach(seat)
-    assert session.rate_bytes_per_s == 0.0
-    again = bench.attach("a")
-    bench.run(0.02, beats=(again,))
-    assert session.rate_bytes_per_s == pytest.approx(CAPACITY)
-    (left,) = next(iter(bench.uplink.sessions())).alternatives
-    assert left.offer.payload_bytes == 500_000
-    # What came before is not taken for something sent without a grant.
-    assert bench.sample("uplink_reports_total", group="cell", kind="beyond_grant") == 0
-
-
-def test_the_stream_that_an_agent_left_does_not_detach_the_one_it_has(bench: Bench) -> None:
-    old = bench.attach("a")
-    new = bench.attach("a")
-    bench.uplink.detach(old)
-    assert bench.uplink.seat_for(AgentId("a"), TENANT) is new
-
-
-def test_an_agent_that_moves_to_an_unscheduled_uplink_is_paced_no_more(bench: Bench) -> None:
-    session = bench.open(bench.attach("a"))
-    bench.uplink.tick()
-    bench.attach("a", group="elsewhere")
-    assert session.rate_bytes_per_s is None
-    assert bench.uplink.sessions() == ()
 
 
 def test_a_share_made_for_another_offer_is_told_on_the_control_stream(bench: Bench) -> None:
