@@ -159,7 +159,9 @@ class UplinkGroup:
 
     def _choose(self, slots: IntArray, agents: Mapping[AgentId, AgentSeat], now: float) -> Verdict:
         late = self.table.standing[slots] == Standing.LATE
-        reserved = float(late.sum()) * self._policy.sharing.guarantee_bytes_per_s
+        # No credit reaches one without a stream; new ones need not make room for it.
+        reached = late & (self.table.paused[slots] == 0)
+        reserved = float(reached.sum()) * self._policy.sharing.guarantee_bytes_per_s
         capacity = self.capacity.bytes_per_s
         reserved = min(reserved, capacity * self._policy.sharing.guarantee_fraction)
         cautious = capacity * math.exp(-self._policy.caution * self.capacity.volatility)

@@ -7,7 +7,9 @@ import pytest
 from scout_core.allocation.events import (
     AgentHeard,
     CapacityConfigured,
+    Reject,
     ReportKind,
+    RequestPaused,
     RequestProgress,
     RequestPromised,
     RequestSwitched,
@@ -128,3 +130,22 @@ def test_the_next_solve_is_when_the_first_will_have_been_promised_all() -> None:
     ask(uplink, "s", attach(uplink, "a"), 0.0, offers=(offer(Mode.SCOUT, 40_000, 0.8),))
     uplink.tick(0.0)
     assert uplink.next_deadline() == pytest.approx(0.04, abs=0.002)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_for_a_late_request_without_a_stream_nothing_is_kept(paused: bool) -> None:
+    """Of 1 MB/s five late ones keep 10 kB/s, while credit reaches them."""
+    uplink = scheduler()
+    for number in range(5):
+        agent = attach(uplink, f"a{number}")
+        lost = ask(uplink, f"lost-{number}", agent, 0.0)
+        uplink.tick(0.0)
+        uplink.receive(RequestPaused(lost, paused), 0.1)
+        uplink.receive(AgentHeard(agent), 1.4)
+    uplink.tick(1.5)
+    (status,) = uplink.status(1.5)
+    assert status.late == 5
+    nearly_all = (offer(Mode.KV_BF16, 995_000, 1.0),)
+    new = ask(uplink, "new", attach(uplink, "b", 1.5), 1.5, offers=nearly_all)
+    rejected = [action.session for action in uplink.tick(1.5) if isinstance(action, Reject)]
+    assert rejected == ([] if paused else [new])
