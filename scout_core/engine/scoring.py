@@ -20,6 +20,7 @@ from scout_core.selection import (
     HeadWeights,
     uniform_mean_scores,
 )
+from scout_core.selection.importance import attended_importance
 from scout_core.selection.passage import pieces_of
 from scout_core.selection.scores import scores_with_words
 
@@ -36,11 +37,15 @@ class ScoredContext:
         selector_name: how they came about; travels in every response.
         prefix: cache of head and context that the scorer used, full length, worth keeping; None
             when it has none.
+        importance: float32 ``[context tokens]``, ≥ 0: how much an error in this engine's own KV of
+            each token costs what the question reads (``selection.importance``); None when the
+            scorer does not read it that way.
     """
 
     scores: torch.Tensor
     selector_name: str
     prefix: KvCache | None = None
+    importance: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +130,10 @@ class AttentionScorer:
                 f"{len(head) + len(context.tokens)}; it is another context's.",
             )
         attention = engine.question_attention(prefix, tail)[:, :, len(head) :]
+        importance = attended_importance(attention)
         if self._weights is None:
-            return ScoredContext(uniform_mean_scores(attention), self.selector_name, prefix)
-        pieces = pieces_of(context.text, engine.prompt.context_spans(context.text))
-        scores = scores_with_words(attention, self._weights, pieces, question)
-        return ScoredContext(scores, self.selector_name, prefix)
+            scores = uniform_mean_scores(attention)
+        else:
+            pieces = pieces_of(context.text, engine.prompt.context_spans(context.text))
+            scores = scores_with_words(attention, self._weights, pieces, question)
+        return ScoredContext(scores, self.selector_name, prefix, importance)

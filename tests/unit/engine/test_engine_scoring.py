@@ -49,6 +49,17 @@ def test_a_prefix_at_hand_gives_the_same_scores_and_stays_as_it_was(
     assert first.prefix.next_position == first.prefix.length
 
 
+def test_importance_is_what_the_question_attends_to_squared(
+    llama: Engine, context: ScoutContext
+) -> None:
+    scored = AttentionScorer(llama, None).score(context, QUESTION)
+    assert scored.prefix is not None
+    tail = llama.prompt.tail_tokens(QUESTION)
+    attention = llama.question_attention(scored.prefix, tail)[:, :, -len(context.tokens) :]
+    assert scored.importance is not None
+    torch.testing.assert_close(scored.importance, attention.square().mean(dim=(0, 1)))
+
+
 def test_calibrated_scores_come_from_the_attention_without_the_head(
     llama: Engine, context: ScoutContext
 ) -> None:

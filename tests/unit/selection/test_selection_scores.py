@@ -20,6 +20,7 @@ from scout_core.selection import (
     select_top,
     uniform_mean_scores,
 )
+from scout_core.selection.importance import attended_importance
 from scout_core.selection.selectors import run_width
 
 
@@ -34,6 +35,16 @@ def test_features_are_standardised_per_head() -> None:
     torch.testing.assert_close(
         features.square().mean(dim=-1), torch.ones(2, 3), atol=1e-4, rtol=1e-4
     )
+
+
+def test_importance_leaves_out_heads_that_do_not_see_a_position() -> None:
+    seen = attention()
+    seen[0, :, 3] = torch.nan
+    seen[:, :, 5] = torch.nan
+    importance = attended_importance(seen)
+    assert importance[3] == pytest.approx(float(seen[1, :, 3].square().mean()))
+    assert importance[5] == 0.0
+    assert bool((importance >= 0).all())
 
 
 def test_a_head_that_distinguishes_nothing_and_one_that_sees_nothing_score_zero() -> None:
