@@ -92,7 +92,7 @@ def command(**options: Any) -> None:
     than one.
 
     transform_graded_XX: the positions of the context are graded by the attention that they get from
-    its last 64 tokens.
+    its last 64 tokens; where answers are scored, from the question, as the edge grades them.
 
     Peers are our re-implementations from the papers. In the JSON document, a row of "quality" has
     times_ours (its bits over the best of ours at equal KL) if it is a peer, and f1_ratio null
@@ -158,7 +158,7 @@ def _named(compared: list[Contender], names: str) -> list[Contender]:
     """The contenders with these names.
 
     Raises:
-        click.BadParameter: one is not compared, or needs what questions do not have.
+        click.BadParameter: one is not compared.
     """
     by_name = {contender.name: contender for contender in compared}
     wanted = names.split(",")
@@ -168,10 +168,7 @@ def _named(compared: list[Contender], names: str) -> list[Contender]:
             f"--f1-codecs: not compared in this run: {', '.join(unknown)}; "
             f"there are {', '.join(by_name)}"
         )
-    chosen_ones = [by_name[name] for name in wanted]
-    if blind := [each.name for each in chosen_ones if each.needs_attention]:
-        raise click.BadParameter(f"--f1-codecs: graded by attention, KL only: {', '.join(blind)}")
-    return chosen_ones
+    return [by_name[name] for name in wanted]
 
 
 def _answers(options: dict[str, Any], asked: list[Contender]) -> tuple[AnswerRow, ...]:

@@ -7,12 +7,13 @@ study answers. Knows no files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from scout_core.engine import Engine
 from scout_core.evaluation.codec_coded import Contender, ExactCache
@@ -21,6 +22,7 @@ from scout_core.evaluation.metrics import Floats, answer_f1, paired_p_value, rat
 from scout_core.evaluation.quality_answers import Model, Prefix, greedy_answers, prefill
 from scout_core.evaluation.quality_decoder import KeyValues
 from scout_core.evaluation.quality_models import batched_model
+from scout_core.selection.importance import attended_importance
 
 BATCH: Final = 8
 """Questions decoded together; their caches are held twice."""
@@ -75,7 +77,7 @@ def answer_rows(
     """Answers every question from every contender's cache; rows in the contenders' order.
 
     There are none if the model answers no question at all from the exact cache: its F1 is what
-    they are relative to. Contenders that need attention cannot be asked.
+    they are relative to. Contenders that need attention get that of the question's rows.
 
     Raises:
         UnsupportedModelError: a family that the batched decoder does not compute.
@@ -93,12 +95,14 @@ def answer_rows(
         key=lambda question: len(question.context),
     )
     exact, tallies = _Tally(), [_Tally() for _ in contenders]
+    is_attended = any(contender.needs_attention for contender in contenders)
     for start in range(0, len(questions), BATCH):
         part = questions[start : start + BATCH]
         prefix = _exact_prefix(engine, model, part)
         _answer(engine, model, prefix, part, exact)
+        caches = _exact_caches(engine, prefix, part, is_attended=is_attended)
         for contender, tally in zip(contenders, tallies, strict=True):
-            coded = _coded(engine, prefix, contender, tally)
+            coded = _coded(prefix, caches, contender, tally)
             _answer(engine, model, coded, part, tally)
         on_progress(f"{start + len(part)} of {len(questions)} questions answered")
     reference = np.array(exact.f1)
@@ -122,24 +126,55 @@ def _exact_prefix(engine: Engine, model: Model, questions: Sequence[_Question]) 
     return Prefix(KeyValues(keys, values, cache.filled), prefix.lengths, prefix.valid)
 
 
-def _coded(engine: Engine, prefix: Prefix, contender: Contender, tally: _Tally) -> Prefix:
+def _exact_caches(
+    engine: Engine, prefix: Prefix, questions: Sequence[_Question], *, is_attended: bool
+) -> tuple[ExactCache, ...]:
+    """Every context's cache, without the template's head, and what its question looks at in it."""
+    head = len(engine.prompt.head_tokens)
+    return tuple(
+        ExactCache(
+            kv[:, :, :, head:].contiguous(),
+            head,
+            _attention(engine, kv, question) if is_attended else None,
+        )
+        for kv, question in zip(_rows(prefix), questions, strict=True)
+    )
+
+
+def _rows(prefix: Prefix) -> Iterator[torch.Tensor]:
+    """bf16 ``[layers, 2, kv_heads, positions, head_dim]`` of every row."""
+    for row, length in enumerate(prefix.lengths.tolist()):
+        layers = [
+            torch.stack((key[row, :, :length], value[row, :, :length]))
+            for key, value in zip(prefix.cache.keys, prefix.cache.values, strict=True)
+        ]
+        yield torch.stack(layers).bfloat16().cpu()
+
+
+def _attention(engine: Engine, kv: torch.Tensor, question: _Question) -> NDArray[np.float64]:
+    """The squared attention that the context's positions get from the question's rows."""
+    cache = engine.new_cache(kv.shape[3])
+    engine.inject(cache, 0, kv)
+    attention = engine.question_attention(cache, question.tail)
+    head = len(engine.prompt.head_tokens)
+    return attended_importance(attention[:, :, head:]).double().numpy()
+
+
+def _coded(
+    prefix: Prefix, caches: Sequence[ExactCache], contender: Contender, tally: _Tally
+) -> Prefix:
     """The prefix after its contexts went through a contender, whose bytes are counted."""
-    start = len(engine.prompt.head_tokens)
     cache = prefix.cache
     keys = [key.clone() for key in cache.keys]
     values = [value.clone() for value in cache.values]
-    for row, length in enumerate(prefix.lengths.tolist()):
-        layers = [
-            torch.stack((key[row, :, start:length], value[row, :, start:length]))
-            for key, value in zip(keys, values, strict=True)
-        ]
-        kv = torch.stack(layers).bfloat16().cpu()
-        coded = contender.code(ExactCache(kv, start))
-        tally.raw_bytes += kv.nbytes
+    for row, exact in enumerate(caches):
+        coded = contender.code(exact)
+        tally.raw_bytes += exact.kv.nbytes
         tally.payload_bytes += coded.payload_bytes
+        context = slice(exact.first, exact.first + exact.kv.shape[3])
         for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
-            key[row, :, start:length] = coded.decoded[layer, 0].to(key)
-            value[row, :, start:length] = coded.decoded[layer, 1].to(value)
+            key[row, :, context] = coded.decoded[layer, 0].to(key)
+            value[row, :, context] = coded.decoded[layer, 1].to(value)
     return Prefix(KeyValues(keys, values, cache.filled), prefix.lengths, prefix.valid)
 
 

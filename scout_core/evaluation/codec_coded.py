@@ -32,8 +32,8 @@ class ExactCache:
     first: int
     """Absolute position of its first row."""
     attention: NDArray[np.float64] | None = None
-    """``[positions]``: what the last tokens of the context look at (``CacheProbe.attention``), for
-    contenders that need it."""
+    """``[positions]``, for contenders that need it: the squared attention of the context's last
+    tokens (``CacheProbe.attention``) or, where there is a question, of its rows."""
 
 
 Code = Callable[[ExactCache], Coded]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -92,6 +93,27 @@ def test_contexts_are_coded_at_their_places_behind_the_head(
     lengths = sorted(len(engine.prompt.context_tokens(example.context)) for example in examples)
     head = len(engine.prompt.head_tokens)
     assert seen == [(length, head) for length in lengths]
+
+
+def test_contenders_that_need_it_get_the_attention_of_the_question(
+    engine: Engine, examples: list[Example]
+) -> None:
+    seen: list[ExactCache] = []
+
+    def noting(cache: ExactCache) -> Coded:
+        seen.append(cache)
+        return Coded(cache.kv, 1.0)
+
+    blind = Contender("noting", "noting", "ours", noting)
+    answer_rows(engine, examples, [blind], _silent)
+    assert all(cache.attention is None for cache in seen)
+    seen.clear()
+    answer_rows(engine, examples, [replace(blind, needs_attention=True)], _silent)
+    weights = [cache.attention for cache in seen if cache.attention is not None]
+    assert [part.shape[0] for part in weights] == [cache.kv.shape[3] for cache in seen]
+    pairs = [(a, b) for a, b in combinations(weights, 2) if a.shape == b.shape]
+    assert pairs
+    assert all((a > 0).all() and (a != b).any() for a, b in pairs)
 
 
 def test_a_model_that_answers_nothing_has_no_ratios(

@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from scout_core.cli import bench_codec
 from scout_core.cli.bench_codec import command
-from scout_core.codec.transform_basis import TransformBasis
-from tests.support.synthetic_caches import synthetic_basis
 from tests.support.tiny_models import save_tiny_model
 
 
@@ -30,16 +27,3 @@ def test_answers_of_a_codec_that_is_not_compared_are_refused(folder: Path) -> No
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == 2
     assert "not compared in this run: transform_14" in result.output
-
-
-def test_answers_of_a_codec_graded_by_attention_are_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def found(_fingerprint: str) -> TransformBasis:
-        return synthetic_basis()
-
-    monkeypatch.setattr(bench_codec, "basis_of", found)
-    arguments = ["--model", str(folder), "--f1-data", "rows.jsonl"]
-    result = CliRunner().invoke(command, [*arguments, "--f1-codecs", "transform_graded_14"])
-    assert result.exit_code == 2
-    assert "KL only: transform_graded_14" in result.output
