@@ -49,6 +49,8 @@ LOWEST_CLASS_OCTAVE: Final = -2
 """Of class 0: deviations from a quarter of the step on."""
 ALPHABET: Final = 256
 """Quantised values -127..127 as 0..254; 255 announces an escape."""
+SENDERS: Final = ("int4_level", "graded_level")
+"""What the artefact advises senders, and no payload's meaning depends on."""
 MAX_ARTEFACT_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -71,6 +73,8 @@ class TransformBasis:
     int4_level: int
     """The coarsest level that diverges no more than ``int4_groups`` on the calibration texts: what
     senders code 4-bit modes with."""
+    graded_level: int
+    """The same where positions are graded by what is asked: coarser, or ``int4_level``."""
     integers: torch.Tensor
     scales: torch.Tensor
     means: torch.Tensor
@@ -138,7 +142,7 @@ class TransformBasis:
     @cached_property
     def digest(self) -> str:
         """Hex SHA-256 of everything that a payload's meaning depends on."""
-        named = {name: text for name, text in self._metadata.items() if name != "int4_level"}
+        named = {name: text for name, text in self._metadata.items() if name not in SENDERS}
         hashed = hashlib.sha256(f"{FORMAT} {PAYLOAD_VERSION} {sorted(named.items())}".encode())
         for name, tensor in sorted(self._tensors.items()):
             hashed.update(name.encode())
@@ -178,6 +182,7 @@ class TransformBasis:
             "theta": repr(self.theta),
             "finest_step": repr(self.finest_step),
             "int4_level": str(self.int4_level),
+            "graded_level": str(self.graded_level),
         }
 
     @classmethod
@@ -206,6 +211,7 @@ class TransformBasis:
                 theta=float(metadata["theta"]),
                 finest_step=float(metadata["finest_step"]),
                 int4_level=int(metadata["int4_level"]),
+                graded_level=int(metadata.get("graded_level", metadata["int4_level"])),
                 integers=tensors["integers"],
                 scales=tensors["scales"],
                 means=tensors["means"],

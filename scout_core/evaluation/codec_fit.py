@@ -69,6 +69,7 @@ def fit_basis(
         theta=theta,
         finest_step=float(deviations.square().mean().sqrt()) * FINEST_STEP_DEVIATIONS,
         int4_level=USUAL_INT4_LEVEL,
+        graded_level=USUAL_INT4_LEVEL,
         integers=integers,
         scales=scales,
         means=means,

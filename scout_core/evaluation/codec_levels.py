@@ -1,6 +1,7 @@
-"""Which level of a transform basis stands in for 4-bit groups: measured on a model's texts.
+"""Which levels of a transform basis stand in for 4-bit groups: measured on a model's texts.
 
-Owns the choice that a calibration writes into its artefact and that senders follow. Knows no files.
+Owns the choices that a calibration writes into its artefact and that senders follow: one level for
+positions that are all coded alike, one for positions that are graded by a question. Knows no files.
 """
 
 from __future__ import annotations
@@ -10,12 +11,23 @@ from dataclasses import replace
 from typing import Final
 
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.codec.transform_plan import FIRST_FIXED_LEVEL
+from scout_core.engine import Engine
+from scout_core.evaluation.codec_asked import (
+    AskedContext,
+    AskedRow,
+    asked_rows,
+    int4_way,
+    transform_way,
+)
 from scout_core.evaluation.codec_contenders import named_codec, transformed
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 from scout_core.evaluation.codec_study import quality_rows
 
 CANDIDATES: Final = tuple(range(8, 17))
 INT4: Final = "int4_groups"
+GRADED_CANDIDATES: Final = 9
+"""Levels tried for graded positions, from the level for ungraded ones on."""
 
 
 def with_int4_level(
@@ -38,3 +50,39 @@ def with_int4_level(
         good = [level for level, row in zip(CANDIDATES, levels, strict=True) if row.kl <= int4.kl]
         best = min(best, max(good, default=CANDIDATES[0]))
     return replace(basis, int4_level=best)
+
+
+def with_graded_level(
+    basis: TransformBasis,
+    probe: CacheProbe,
+    engine: Engine,
+    kinds: Sequence[Sequence[AskedContext]],
+    on_progress: Callable[[str], None],
+) -> TransformBasis:
+    """The basis with the coarsest level at which graded positions cost answers no more than int4
+    groups do.
+
+    Args:
+        probe, engine: of the model.
+        kinds: contexts of several kinds, such as short and long ones: it holds for each of them.
+    """
+    last = min(basis.int4_level + GRADED_CANDIDATES, FIRST_FIXED_LEVEL)
+    levels = range(basis.int4_level, last)
+    best = levels[-1] if kinds else basis.int4_level
+    for contexts in kinds:
+        ways = [int4_way(), *(transform_way(basis, level, graded=True) for level in levels)]
+        int4, *rows = asked_rows(probe, engine, contexts, ways, on_progress)
+        for row in (int4, *rows):
+            on_progress(described(row))
+        good = [level for level, row in zip(levels, rows, strict=True) if row.kl <= int4.kl]
+        best = min(best, max(good, default=basis.int4_level))
+    return replace(basis, graded_level=best)
+
+
+def described(row: AskedRow) -> str:
+    """A row in one line."""
+    other = "" if row.other_kl is None else f"; of another question {row.other_kl:.5f}"
+    return (
+        f"{row.name}, {row.contexts} contexts of {row.context_tokens:,} tokens: {row.ratio:.2f} "
+        f"times smaller, KL {row.kl:.5f} [{row.kl_low:.5f}, {row.kl_high:.5f}]{other}"
+    )

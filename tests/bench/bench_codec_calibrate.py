@@ -26,10 +26,12 @@ from scout_core.codec.transform import EXACT_SINKS
 from scout_core.engine import Engine
 from scout_core.engine.loading import load_model
 from scout_core.engine.options import EngineOptions
+from scout_core.evaluation.codec_asked import asked_contexts
 from scout_core.evaluation.codec_calibration import collect, fitted, new_calibration
-from scout_core.evaluation.codec_levels import with_int4_level
+from scout_core.evaluation.codec_levels import with_graded_level, with_int4_level
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 from scout_core.evaluation.codec_study import windows
+from scout_core.evaluation.dataset import load_examples
 
 TAIL_TOKENS = 48
 LONG_QUESTION_TOKENS = 1_500
@@ -37,6 +39,8 @@ FIT_S = 170.0
 """Of fitting and choosing the level, at most, on a slow core."""
 LEVEL_SHORT_TEXTS = 10
 LEVEL_LONG_TEXTS = 3
+GRADED_SHORT_CONTEXTS = 40
+GRADED_LONG_CONTEXTS = 8
 
 
 def main() -> None:
@@ -63,9 +67,12 @@ def main() -> None:
         for long, count in ((False, LEVEL_SHORT_TEXTS), (True, LEVEL_LONG_TEXTS))
     ]
     basis = with_int4_level(basis, probe, [kind for kind in kinds if kind], say)
+    examples = [example for path in arguments.questions for example in load_examples(path)]
+    asked = asked_contexts(engine, examples, short=GRADED_SHORT_CONTEXTS, long=GRADED_LONG_CONTEXTS)
+    basis = with_graded_level(basis, probe, engine, asked, say)
     basis.save(arguments.output)
-    size = arguments.output.stat().st_size
-    print(f"{arguments.output}: {size:,} bytes from {len(texts)} texts, level {basis.int4_level}")
+    size, levels = arguments.output.stat().st_size, (basis.int4_level, basis.graded_level)
+    print(f"{arguments.output}: {size:,} bytes from {len(texts)} texts, levels {levels}")
 
 
 def parsed() -> argparse.Namespace:

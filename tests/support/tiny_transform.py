@@ -20,6 +20,7 @@ THETA: Final = 10_000.0
 TEXTS: Final = 8
 TEXT_TOKENS: Final = 120
 FINE_LEVEL: Final = 6
+GRADED_LEVEL: Final = 8
 """Random weights answer every difference with another token: near enough to exact."""
 
 
@@ -38,7 +39,7 @@ def tiny_basis(engine: Engine) -> TransformBasis:
         statistics.add_gradients(torch.randn(rows.shape, generator=generator), 0.01)
         samples.append(rows)
     basis = fit_basis(engine.fingerprint, statistics, THETA, samples)
-    return replace(basis, int4_level=FINE_LEVEL)
+    return replace(basis, int4_level=FINE_LEVEL, graded_level=GRADED_LEVEL)
 
 
 def save_tiny_basis(engine: Engine, path: Path) -> Path:

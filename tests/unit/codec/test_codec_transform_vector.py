@@ -19,6 +19,7 @@ BASIS = TransformBasis(
     theta=10_000.0,
     finest_step=0.25,
     int4_level=4,
+    graded_level=8,
     integers=(127 * torch.eye(4, dtype=torch.int8)).expand(2, 1, 4, 4).contiguous(),
     scales=torch.full((2, 1, 4), 1 / 127),
     means=torch.zeros(2, 1, 4),
