@@ -1,6 +1,6 @@
 """The payload of one request as a stream of encoded blocks, made while it is being sent.
 
-Order of blocks by mode:
+Order of blocks by mode (KV through the transform is graded where ``grading`` allows it):
 
     kv_*        KV blocks of head and context, position-major; on the way the codec may change,
                 or TOKENS take the place of the rest; KV_REFINEMENT blocks where time is left
@@ -38,7 +38,7 @@ from scout_core.control.cost import Stage
 from scout_core.control.downgrade import CAUSE_RECOVERED, FinishWithTokens, Keep, SwitchTo
 from scout_core.control.offers import CloudContext
 from scout_core.engine import Engine, KvCache
-from scout_core.engine.scoring import ScoutContext
+from scout_core.engine.scoring import ScoredContext, ScoutContext
 from scout_core.errors import ModeUnavailableError
 from scout_core.modes import Execution, Mode, PositionUnit
 from scout_core.protocol.blocks import BlockKind, encode_block
@@ -49,6 +49,8 @@ from scout_core.selection import select_runs
 
 NO_CODEC = 0
 FULL = 1.0
+GRADED_TRANSFORM = "transform_graded"
+"""What a response calls the transform where positions had grades."""
 
 Selection = npt.NDArray[np.int64]
 
@@ -81,6 +83,7 @@ class PayloadSource:
         self._offer = plan.offer
         self._cloud_context = plan.facts.cloud_context
         self._steering = steering
+        self._grading = steering.grading
         self._transform = host.shared_transform(steering.view.model)
         self._sent = SentKv(steering.view.model.geometry)
         self._cache: KvCache | None = None
@@ -111,7 +114,8 @@ class PayloadSource:
         tokens = self._question.stored.tokens
         selection: Selection | None = None
         if self._offer.retention < FULL:
-            selection = await self._select(self._scout_model())
+            scored = await self._scored(self._scout_model())
+            selection = select_runs(scored.scores, self._offer.retention)
         if self.plan.unit is PositionUnit.CHARACTERS:
             for block in self._character_blocks(selection):
                 yield block
@@ -157,6 +161,8 @@ class PayloadSource:
                     pass
             positions = range(start, start + kv.shape[3])
             coding = self._steering.coding(self.mode, start)
+            if coding is KvCoding.GRADED and not self._grading.is_settled:
+                await self._grade()
             yield await self._encode(BlockKind.KV, start, kv, (coding, positions))
         if self._cache is not None:
             async for item in self._refinements(self._cache):
@@ -207,6 +213,14 @@ class PayloadSource:
         self._host.costs.observe(Stage.EDGE_PREFILL, len(prefix), self.times.prefill_s)
         self._keep(cache)
 
+    async def _grade(self) -> None:
+        """Has the replica read the question, over its complete cache of the context."""
+        scorer, cache = self._host.replica_scorer, self._question.stored.cache
+        if scorer is None or cache is None:
+            self._grading.note(None)
+        else:
+            self._grading.note((await self._scored(scorer, cache)).importance)
+
     def _block_tokens(self, position: int) -> int:
         return block_tokens(self._steering.coding(self.mode, position))
 
@@ -216,7 +230,9 @@ class PayloadSource:
         scorer = self._host.replica_scorer
         if scorer is None:
             raise ModeUnavailableError("kv_select needs a scorer for the cloud's model.")
-        selection = await self._select(scorer, cache)
+        scored = await self._scored(scorer, cache)
+        selection = select_runs(scored.scores, self._offer.retention)
+        self._grading.note(scored.importance, selection.tolist())
         yield self._indices_block(selection)
         head = np.arange(len(replica.prompt.head_tokens), dtype=np.int64)
         kept = np.concatenate([head, selection + len(head)])
@@ -240,8 +256,8 @@ class PayloadSource:
             await self._host.worker.run(replica.prefill, cache, prefix)
         return cache
 
-    async def _select(self, model: ScoutModel, prefix: KvCache | None = None) -> Selection:
-        """The context tokens to keep, by the model's scores."""
+    async def _scored(self, model: ScoutModel, prefix: KvCache | None = None) -> ScoredContext:
+        """The context's tokens as the model reads them for the question."""
         host, question = self._host, self._question
         if prefix is None:
             held = host.scout_contexts.find(host.tenant, question.key, time.monotonic())
@@ -252,7 +268,7 @@ class PayloadSource:
             model.scorer.score, context, question.parameters.question, prefix
         )
         now = time.monotonic()
-        self.times.score_s = now - started_s
+        self.times.score_s += now - started_s
         if model is host.scout:
             passed = len(model.engine.prompt.tail_tokens(question.parameters.question))
             if prefix is None:
@@ -261,7 +277,7 @@ class PayloadSource:
             if prefix is None and scored.prefix is not None:
                 host.scout_contexts.put_tokens(host.tenant, question.key, (), now)
                 host.scout_contexts.put_cache(host.tenant, question.key, scored.prefix, now)
-        return select_runs(scored.scores, self._offer.retention)
+        return scored
 
     def _indices_block(self, selection: Selection) -> bytes:
         body = encode_positions(selection, len(self._question.stored.tokens))
@@ -289,12 +305,17 @@ class PayloadSource:
         return encode_block(kind, int(codec.codec_id), start, kv.shape[3], body)
 
     def _note_codec(self, codec: KvCodec) -> None:
-        if codec.name not in self.times.kv_codecs:
-            self.times.kv_codecs.append(codec.name)
+        is_graded = isinstance(codec, TransformCodec) and codec.grades is not None
+        name = GRADED_TRANSFORM if is_graded else codec.name
+        if name not in self.times.kv_codecs:
+            self.times.kv_codecs.append(name)
 
     def _codec(self, coding: KvCoding, positions: Sequence[int]) -> KvCodec:
-        if coding is KvCoding.TRANSFORM and self._transform is not None:
-            return TransformCodec.at(self._transform, self._transform.int4_level, positions)
+        if coding.is_transform and self._transform is not None:
+            grades = self._grading.of(positions) if coding is KvCoding.GRADED else None
+            basis = self._transform
+            level = basis.int4_level if grades is None else basis.graded_level
+            return TransformCodec.at(basis, level, positions, grades)
         if self.mode in TRANSFORMED and self._transform is None:
             self.times.without_transform |= self._host.transform is not None
         return codec_for_mode(self.mode)

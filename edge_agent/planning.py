@@ -13,6 +13,7 @@ from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.tokens import token_bytes
 from scout_core.codec.transform import expected_bytes
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.codec.transform_runs import grade_bytes
 from scout_core.control.coding import KvCoding
 from scout_core.control.cost import Stage
 from scout_core.control.offers import (
@@ -39,7 +40,7 @@ fewer columns are slower (``codec/README.md``)."""
 
 def block_tokens(coding: KvCoding) -> int:
     """Positions per KV block."""
-    return TRANSFORM_BLOCK_TOKENS if coding is KvCoding.TRANSFORM else WIRE_BLOCK_TOKENS
+    return TRANSFORM_BLOCK_TOKENS if coding.is_transform else WIRE_BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,14 @@ class TransformKvSizes:
     basis: TransformBasis
 
     def transform_bytes(self, positions: int) -> int:
+        return self._at(self.basis.int4_level, positions)
+
+    def graded_bytes(self, positions: int) -> int:
+        return self._at(self.basis.graded_level, positions) + grade_bytes(positions)
+
+    def _at(self, level: int, positions: int) -> int:
         blocks = -(-positions // TRANSFORM_BLOCK_TOKENS)
-        coded = expected_bytes(self.basis, self.basis.int4_level, positions, blocks)
-        return coded + blocks * BLOCK_HEADER_BYTES
+        return expected_bytes(self.basis, level, positions, blocks) + blocks * BLOCK_HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from edge_agent.cloud_view import CloudView
+from edge_agent.grading import Grading
 from edge_agent.guidance import Guidance
 from edge_agent.host import EdgeHost
 from edge_agent.planning import CodecSizes, Plan, Question
@@ -51,6 +52,7 @@ class Steering:
         guidance: on a scheduled uplink the cloud's scheduler decides instead: what this end sees of
             the link is the share that it was given.
         turn: on a scheduled uplink waits until the session has credit for more.
+        grading: how finely each position is worth sending, and when that is known.
     """
 
     host: EdgeHost
@@ -61,9 +63,13 @@ class Steering:
     round_trip_s: float
     guidance: Guidance | None = None
     turn: Callable[[], Awaitable[None]] = at_once
+    grading: Grading = field(init=False)
     _switched_s: float = field(default_factory=time.monotonic)
     _link_bytes_per_s: float = 0.0
     """As last forecast; 0: not yet."""
+
+    def __post_init__(self) -> None:
+        self.grading = Grading(self.host, self.question)
 
     @property
     def enabled(self) -> bool:
@@ -179,7 +185,7 @@ class Steering:
             retention=1.0,
             payload_bytes=coded.payload_bytes,
             quality=quality,
-            encode_s=coded.encode_s,
+            encode_s=coded.scoring_s + coded.encode_s,
             cloud_s=coded.inject_s + first_token_s,
         )
 
@@ -195,5 +201,12 @@ class Steering:
             forecast = self.host.estimator.forecast(time.monotonic(), self.round_trip_s)
             self._link_bytes_per_s = forecast.median_bytes_per_s
         rate = self._link_bytes_per_s
-        sources = CodingSources(sizes, self.host.costs, self.view.costs, sizes.transform, rate)
+        sources = CodingSources(
+            sizes,
+            self.host.costs,
+            self.view.costs,
+            sizes.transform,
+            rate,
+            self.grading.wait_s,
+        )
         return coded_kv(mode, positions, sources)

@@ -1,7 +1,9 @@
 """Which codec carries a mode's KV, what that weighs and how long it takes: the break-even rule.
 
 A mode is a quality class. In some of them KV may go as plain groups or, where both ends hold the
-same calibrated transform, through that: a fraction of the bytes for many times the arithmetic. It
+same calibrated transform, through that: a fraction of the bytes for many times the arithmetic.
+Where the question can be read in time, the transform may be *graded*: it spends its bits on the
+positions that matter, and fewer in all, for the seconds of reading before the first block. Each
 pays on links slower than the bytes it saves over the seconds it costs (DESIGN §2), with the speeds
 that the hosts measured and the rate that the link is forecast to have. This module owns that rule.
 It does not know how codecs work.
@@ -10,7 +12,8 @@ It does not know how codecs work.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, Protocol
 
@@ -34,6 +37,10 @@ class TransformSizes(Protocol):
         """Bytes of the KV of ``positions`` positions, block headers included."""
         ...
 
+    def graded_bytes(self, positions: int) -> int:
+        """The same where every position has its grade."""
+        ...
+
 
 class KvCoding(Enum):
     """How KV is coded within its mode."""
@@ -42,6 +49,13 @@ class KvCoding(Enum):
     """The mode's own codec, which every end knows."""
     TRANSFORM = "transform"
     """The calibrated transform, at the level that stands in for 4-bit groups."""
+    GRADED = "graded"
+    """The same, finer where the question looks and coarser elsewhere."""
+
+    @property
+    def is_transform(self) -> bool:
+        """Whether KV goes through the calibrated transform."""
+        return self is not KvCoding.PLAIN
 
 
 TRANSFORMED: Final = (Mode.KV_INT4, Mode.KV_SELECT)
@@ -57,12 +71,12 @@ ENCODE_STAGES: Final = {
 
 def encode_stage(mode: Mode, coding: KvCoding) -> Stage:
     """The stage whose cost encoding a KV mode's blocks has."""
-    return Stage.EDGE_ENCODE_TRANSFORM if coding is KvCoding.TRANSFORM else ENCODE_STAGES[mode]
+    return Stage.EDGE_ENCODE_TRANSFORM if coding.is_transform else ENCODE_STAGES[mode]
 
 
 def inject_stage(coding: KvCoding) -> Stage:
     """The stage whose cost decoding and injecting has."""
-    return Stage.CLOUD_INJECT_TRANSFORM if coding is KvCoding.TRANSFORM else Stage.CLOUD_INJECT
+    return Stage.CLOUD_INJECT_TRANSFORM if coding.is_transform else Stage.CLOUD_INJECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,8 @@ class CodingSources:
         cloud_costs: what the cloud reported.
         transform: bytes of the transform; None: the two ends do not hold the same one.
         link_bytes_per_s: the rate that the link is expected to have.
+        scoring_s: edge seconds until the positions have scores, 0 if they have them or get them in
+            any case; None: they will have none in time.
     """
 
     sizes: PayloadSizes
@@ -82,6 +98,7 @@ class CodingSources:
     cloud_costs: StageCosts
     transform: TransformSizes | None = None
     link_bytes_per_s: float = math.inf
+    scoring_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +110,48 @@ class CodedKv:
         payload_bytes: expected bytes.
         encode_s: edge seconds, overlapped with the transfer.
         inject_s: cloud seconds.
+        scoring_s: edge seconds before the first block can be coded.
     """
 
     coding: KvCoding
     payload_bytes: int
     encode_s: float
     inject_s: float
+    scoring_s: float = 0.0
 
     def seconds_at(self, bytes_per_s: float) -> float:
-        """Seconds from the first block to a cache that is ready."""
-        return max(self.payload_bytes / bytes_per_s, self.encode_s) + self.inject_s
+        """Seconds to a cache that is ready."""
+        transfer_s = max(self.payload_bytes / bytes_per_s, self.encode_s)
+        return self.scoring_s + transfer_s + self.inject_s
 
 
 def coded_kv(mode: Mode, positions: int, sources: CodingSources) -> CodedKv:
     """The KV of ``positions`` in a KV mode, coded in the way that is done sooner."""
-    plain = CodedKv(
+    ways = tuple(_ways(mode, positions, sources))
+    return min(ways, key=lambda coded: coded.seconds_at(sources.link_bytes_per_s))
+
+
+def _ways(mode: Mode, positions: int, sources: CodingSources) -> Iterator[CodedKv]:
+    """Those that the mode and what is known allow, the one with the least arithmetic first."""
+    yield CodedKv(
         KvCoding.PLAIN,
         sources.sizes.kv_bytes(mode, positions),
         sources.edge_costs.predict(ENCODE_STAGES[mode], positions),
         sources.cloud_costs.predict(Stage.CLOUD_INJECT, positions),
     )
     if sources.transform is None or mode not in TRANSFORMED:
-        return plain
+        return
     transformed = CodedKv(
         KvCoding.TRANSFORM,
         sources.transform.transform_bytes(positions),
         sources.edge_costs.predict(Stage.EDGE_ENCODE_TRANSFORM, positions),
         sources.cloud_costs.predict(Stage.CLOUD_INJECT_TRANSFORM, positions),
     )
-    rate = sources.link_bytes_per_s
-    return min(plain, transformed, key=lambda coded: coded.seconds_at(rate))
+    yield transformed
+    if sources.scoring_s is not None:
+        yield replace(
+            transformed,
+            coding=KvCoding.GRADED,
+            payload_bytes=sources.transform.graded_bytes(positions),
+            scoring_s=sources.scoring_s,
+        )

@@ -133,11 +133,15 @@ class OfferSources:
     transform: TransformSizes | None = None
     link_bytes_per_s: float = math.inf
 
-    @property
-    def coding(self) -> CodingSources:
-        """What the choice of a codec needs of them."""
+    def coding(self, scoring_s: float | None) -> CodingSources:
+        """What the choice of a codec needs of them, and of when the positions have scores."""
         return CodingSources(
-            self.sizes, self.edge_costs, self.cloud_costs, self.transform, self.link_bytes_per_s
+            self.sizes,
+            self.edge_costs,
+            self.cloud_costs,
+            self.transform,
+            self.link_bytes_per_s,
+            scoring_s,
         )
 
 
@@ -231,25 +235,25 @@ def _executions(facts: RequestFacts, retention: float) -> tuple[Execution, ...]:
 
 def _kv_offer(facts: RequestFacts, sources: OfferSources, mode: Mode, retention: float) -> Offer:
     edge, cloud, sizes = sources.edge_costs, sources.cloud_costs, sources.sizes
-    edge_s = 0.0
+    edge_s, payload_bytes, positions = 0.0, 0, facts.prefix_tokens
+    # The question's rows over the cached prefix give the scores.
+    scored_s = edge.predict(Stage.EDGE_PREFILL, facts.tail_tokens)
+    scoring_s = scored_s if facts.edge_holds_kv else None
     if not facts.edge_holds_kv:
         edge_s += edge.predict(Stage.EDGE_PREFILL, facts.prefix_tokens)
-    positions = facts.prefix_tokens
-    payload_bytes = 0
     if mode is Mode.KV_SELECT and retention < FULL_RETENTION:
         kept = kept_tokens(facts.context_tokens, retention)
         positions = facts.head_tokens + kept
         payload_bytes += sizes.index_bytes(facts.context_tokens, kept)
-        # The question's rows over the cached prefix give the scores.
-        edge_s += edge.predict(Stage.EDGE_PREFILL, facts.tail_tokens)
-    coded = coded_kv(mode, positions, sources.coding)
+        edge_s, scoring_s = edge_s + scored_s, 0.0
+    coded = coded_kv(mode, positions, sources.coding(scoring_s))
     return Offer(
         mode=mode,
         retention=retention,
         execution=Execution.EVICT,
         payload_bytes=payload_bytes + coded.payload_bytes,
         quality=sources.quality.quality(mode, Execution.EVICT, retention, facts.context_tokens),
-        edge_s=edge_s,
+        edge_s=edge_s + coded.scoring_s,
         cloud_s=coded.inject_s + cloud.predict(Stage.CLOUD_FIRST_TOKEN, facts.tail_tokens),
         encode_s=coded.encode_s,
         coding=coded.coding,

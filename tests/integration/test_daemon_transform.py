@@ -30,8 +30,10 @@ from tests.support.testbed import (
 from tests.support.tiny_models import save_tiny_model, tiny_engine
 from tests.support.tiny_transform import save_tiny_basis
 
-SLOW_MBPS = 4.0
+SLOW_MBPS = 0.5
+"""Bytes saved are seconds then, also on a machine that is busy with something else."""
 SLOW_BYTES_PER_S = SLOW_MBPS * 125_000
+FAST_MBPS = 100.0
 FAST_BYTES_PER_S = 5e9
 """As a machine has it to itself."""
 
@@ -102,17 +104,21 @@ def ask(mode: Mode | None = None, **changes: Any) -> Ask:
 
 async def answered(files: Files, mode: Mode, **linked: Any) -> Answered:
     """One answer over the slow link, whose rate is known."""
-    known: dict[str, Any] = {"believed_bytes_per_s": SLOW_BYTES_PER_S}
-    async with linked_pair(files, SLOW_MBPS, **(known | linked)) as client:
+    known: dict[str, Any] = {"mbps": SLOW_MBPS, "believed_bytes_per_s": SLOW_BYTES_PER_S}
+    async with linked_pair(files, **(known | linked)) as client:
         retention = 0.5 if mode is Mode.KV_SELECT else None
         return await answer(client, ask(mode, retention=retention))
 
 
-@pytest.mark.parametrize("mode", [Mode.KV_INT4, Mode.KV_SELECT])
-async def test_a_transform_that_both_ends_hold_carries_the_kv(files: Files, mode: Mode) -> None:
+@pytest.mark.parametrize(
+    ("mode", "codec"), [(Mode.KV_INT4, "transform"), (Mode.KV_SELECT, "transform_graded")]
+)
+async def test_a_transform_that_both_ends_hold_carries_the_kv(
+    files: Files, mode: Mode, codec: str
+) -> None:
     through = await answered(files, mode)
     plain = await answered(files, mode, cloud_transform="none")
-    assert through.finished.kv_codecs == "transform"
+    assert through.finished.kv_codecs == codec
     assert through.finished.degradation == ""
     assert through.finished.bytes.payload_bytes < plain.finished.bytes.payload_bytes
     assert through.started.predicted_payload_bytes == pytest.approx(
@@ -127,6 +133,17 @@ async def test_through_the_transform_the_answer_stays(files: Files) -> None:
     assert through.tokens == exact.tokens
 
 
+async def test_kv_that_the_edge_holds_already_is_graded_by_the_question(files: Files) -> None:
+    async with linked_pair(files, SLOW_MBPS, believed_bytes_per_s=SLOW_BYTES_PER_S) as client:
+        streamed = await answer(client, ask(Mode.KV_INT4))
+        graded = await answer(client, ask(Mode.KV_INT4))
+    assert streamed.finished.kv_codecs == "transform"
+    assert graded.finished.kv_codecs == "transform_graded"
+    assert graded.finished.bytes.payload_bytes < streamed.finished.bytes.payload_bytes
+    assert graded.finished.degradation == ""
+    assert graded.tokens == streamed.tokens
+
+
 async def test_a_cloud_without_the_transform_gets_plain_groups_and_the_response_says_so(
     files: Files,
 ) -> None:
@@ -136,7 +153,8 @@ async def test_a_cloud_without_the_transform_gets_plain_groups_and_the_response_
 
 
 async def test_plain_groups_go_while_the_link_is_believed_fast(files: Files) -> None:
-    plain = await answered(files, Mode.KV_INT4, believed_bytes_per_s=FAST_BYTES_PER_S)
+    fast: dict[str, Any] = {"mbps": FAST_MBPS, "believed_bytes_per_s": FAST_BYTES_PER_S}
+    plain = await answered(files, Mode.KV_INT4, **fast)
     # what it measures on the way may correct it: every block says how it is coded
     assert plain.finished.kv_codecs.split("+")[0] == "int4_groups"
     assert plain.finished.degradation == ""

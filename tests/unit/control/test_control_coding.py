@@ -21,6 +21,9 @@ class TenthOfBf16:
     def transform_bytes(self, positions: int) -> int:
         return 2_304 * positions
 
+    def graded_bytes(self, positions: int) -> int:
+        return 1_536 * positions
+
 
 def measured_costs() -> CostModel:
     """Groups at 6 GB/s, the transform at 0.4 GB/s of bf16, both ways."""
@@ -71,6 +74,27 @@ def test_the_crossover_is_where_saved_transfer_equals_spent_arithmetic(
         assert coded_kv(Mode.KV_INT4, POSITIONS, rate).coding is expected
 
 
+@pytest.mark.parametrize(("scoring_s", "expected"), [(0.9, True), (1.1, False)])
+def test_grades_pay_where_they_save_more_seconds_than_scoring_takes(
+    coding: CodingSources, scoring_s: float, expected: bool
+) -> None:
+    rate = 1e6
+    saved_s = (2_304 - 1_536) * POSITIONS / rate
+    graded = replace(coding, link_bytes_per_s=rate, scoring_s=scoring_s * saved_s)
+    chosen = coded_kv(Mode.KV_INT4, POSITIONS, graded)
+    assert (chosen.coding is KvCoding.GRADED) is expected
+    assert chosen.scoring_s == (graded.scoring_s if expected else 0.0)
+
+
+def test_without_scores_in_time_nothing_is_graded(coding: CodingSources) -> None:
+    slow = replace(coding, link_bytes_per_s=1e5)
+    assert coded_kv(Mode.KV_INT4, POSITIONS, slow).coding is KvCoding.TRANSFORM
+    at_once = replace(slow, scoring_s=0.0)
+    assert coded_kv(Mode.KV_INT4, POSITIONS, at_once).coding is KvCoding.GRADED
+    for other in (replace(at_once, transform=None), replace(at_once, link_bytes_per_s=1e10)):
+        assert coded_kv(Mode.KV_INT4, POSITIONS, other).coding is KvCoding.PLAIN
+
+
 def test_modes_that_promise_more_than_4_bits_keep_their_own_codec(coding: CodingSources) -> None:
     slow = replace(coding, link_bytes_per_s=1e5)
     for mode in (Mode.KV_BF16, Mode.KV_INT8):
@@ -101,9 +125,30 @@ def test_offers_have_the_bytes_and_times_of_the_codec_that_is_chosen(
     ):
         assert on_fast.coding is KvCoding.PLAIN
         if on_slow.mode in TRANSFORMED:
-            assert on_slow.coding is KvCoding.TRANSFORM
+            # kv_select scores in any case; kv_int4 would have to wait for the prefill's end.
+            selects = on_slow.mode is Mode.KV_SELECT
+            assert on_slow.coding is (KvCoding.GRADED if selects else KvCoding.TRANSFORM)
             assert on_slow.payload_bytes < on_fast.payload_bytes
             assert on_slow.cloud_s > on_fast.cloud_s
             assert on_slow.quality == on_fast.quality
+            assert on_slow.edge_s == on_fast.edge_s
         else:
             assert on_slow == on_fast
+
+
+def test_a_held_cache_is_graded_for_the_seconds_that_the_question_takes(
+    sources: OfferSources,
+) -> None:
+    costs = measured_costs()
+    slow = replace(
+        sources,
+        edge_costs=costs,
+        cloud_costs=costs,
+        transform=TenthOfBf16(),
+        link_bytes_per_s=1e5,
+    )
+    held = replace(FACTS, edge_holds_kv=True, forced_mode=Mode.KV_INT4)
+    (offer,) = feasible_offers(held, slow)
+    assert offer.coding is KvCoding.GRADED
+    assert offer.payload_bytes == 1_536 * held.prefix_tokens
+    assert offer.edge_s == costs.predict(Stage.EDGE_PREFILL, held.tail_tokens)
