@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +14,9 @@ from scout_core.errors import ProfileError
 from scout_core.modes import ModelFingerprint
 from tests.support.synthetic_caches import synthetic_basis
 
+PROFILE = files("scout_core.models") / "profiles" / "smollm2-135m-qa.json"
 SMOLLM2_135M_QA = ModelFingerprint(
-    "b40427deef79e93a464b70489f56fa8b2fc3b04e71fbc933052aa33887447227"
+    json.loads(PROFILE.read_text(encoding="utf-8"))["cloud"]["fingerprint"]
 )
 LARGEST_ARTEFACT_BYTES = 16 * 1024 * 1024
 OTHER = ModelFingerprint("0" * 64)
