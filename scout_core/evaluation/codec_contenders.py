@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
 import torch
 
 from scout_core.codec.base import KvCodec, geometry_of
@@ -16,6 +17,7 @@ from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
 from scout_core.codec.transform_importance import grades_of
 from scout_core.codec.transform_plan import FIRST_FIXED_LEVEL
+from scout_core.codec.transform_runs import COARSEST_GRADE, FINEST_GRADE
 from scout_core.errors import CodecError
 from scout_core.evaluation.codec_coded import Code, Coded, Contender, ExactCache
 from scout_core.evaluation.codec_kvtc import kvtc_peers
@@ -29,8 +31,9 @@ FEW_FIXED_LEVELS: Final = (51,)
 FEW_LEVELS: Final = (1, 2, 6, 9, 12, 13, 14, 15, 16, 18)
 """What a run measures that is not thorough."""
 GRADED: Final = "transform_graded"
-GRADED_LEVELS: Final = (0, 2, 3, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22)
-FEW_GRADED_LEVELS: Final = (0, 3, 6, 10, 12, 14, 16, 18, 20)
+GRADED_LEVELS: Final = (-4, -2, 0, 2, 3, 6, 8, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22)
+FEW_GRADED_LEVELS: Final = (-2, 0, 3, 6, 10, 12, 14, 16, 18, 20)
+"""Below 0: the finest level, all positions graded finer by so much."""
 
 
 def contenders(basis: TransformBasis | None, *, thorough: bool) -> Iterator[Contender]:
@@ -96,8 +99,10 @@ def _graded(basis: TransformBasis, level: int) -> Code:
             raise CodecError(
                 "Grades by attention need the attention; measure it, or leave them out."
             )
-        grades = grades_of(cache.attention)
-        return _through(TransformCodec.at(basis, level, _positions(cache), grades), cache.kv)
+        grades = grades_of(cache.attention) + np.int8(min(level, 0))
+        grades = np.clip(grades, FINEST_GRADE, COARSEST_GRADE)
+        codec = TransformCodec.at(basis, max(level, 0), _positions(cache), grades)
+        return _through(codec, cache.kv)
 
     return code
 

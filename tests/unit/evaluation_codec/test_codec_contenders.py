@@ -45,6 +45,19 @@ def test_graded_levels_need_attention_and_say_so() -> None:
     assert 2 * float(errors[-20:].mean()) < float(errors[:20].mean())
 
 
+def test_graded_levels_below_zero_are_finer_than_the_finest() -> None:
+    kv = synthetic_cache(range(4, 94), 5)
+    cache = ExactCache(kv, 4, np.geomspace(1e-6, 1, 90))
+    every = {
+        contender.name: contender for contender in contenders(synthetic_basis(), thorough=True)
+    }
+    coded = [every[f"transform_graded_{name}"].code(cache) for name in ("-4", "-2", "00", "02")]
+    errors = [float((one.decoded.float() - kv.float()).square().mean()) for one in coded]
+    assert errors == sorted(errors)
+    sizes = [one.payload_bytes for one in coded]
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def test_names_are_unique_and_both_origins_present() -> None:
     everything = tuple(contenders(synthetic_basis(), thorough=True))
     assert len({contender.name for contender in everything}) == len(everything)
