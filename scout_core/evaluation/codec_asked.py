@@ -16,13 +16,13 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from scout_core.codec.base import geometry_of
 from scout_core.codec.groups import INT4_GROUPS
 from scout_core.codec.transform import TransformCodec
 from scout_core.codec.transform_basis import TransformBasis
 from scout_core.codec.transform_importance import grades_of
 from scout_core.engine import Engine
 from scout_core.evaluation.codec_coded import Coded
+from scout_core.evaluation.codec_contenders import coded_through
 from scout_core.evaluation.codec_probe import CacheProbe
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import mean_interval
@@ -96,8 +96,7 @@ def int4_way() -> AskedWay:
     """Plain groups, which 4-bit modes promise to be no worse than."""
 
     def code(kv: torch.Tensor, _importance: torch.Tensor) -> Coded:
-        payload = INT4_GROUPS.encode(kv)
-        return Coded(INT4_GROUPS.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))
+        return coded_through(INT4_GROUPS, kv)
 
     return AskedWay(INT4, code)
 
@@ -111,9 +110,7 @@ def transform_way(basis: TransformBasis, level: int, *, graded: bool) -> AskedWa
             grades = np.zeros(kv.shape[3], dtype=np.int8)
             known = kv.shape[3] - importance.numel()
             grades[known:] = grades_of(importance.numpy())
-        codec = TransformCodec.at(basis, level, range(kv.shape[3]), grades)
-        payload = codec.encode(kv)
-        return Coded(codec.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))
+        return coded_through(TransformCodec.at(basis, level, range(kv.shape[3]), grades), kv)
 
     return AskedWay(f"transform_{'graded_' if graded else ''}{level:02d}", code)
 

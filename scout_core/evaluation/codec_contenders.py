@@ -81,14 +81,14 @@ def graded(basis: TransformBasis, level: int) -> Contender:
 
 def _with(codec: KvCodec) -> Code:
     def code(cache: ExactCache) -> Coded:
-        return _through(codec, cache.kv)
+        return coded_through(codec, cache.kv)
 
     return code
 
 
 def _transformed(basis: TransformBasis, level: int) -> Code:
     def code(cache: ExactCache) -> Coded:
-        return _through(TransformCodec.at(basis, level, _positions(cache)), cache.kv)
+        return coded_through(TransformCodec.at(basis, level, _positions(cache)), cache.kv)
 
     return code
 
@@ -102,7 +102,7 @@ def _graded(basis: TransformBasis, level: int) -> Code:
         grades = grades_of(cache.attention) + np.int8(min(level, 0))
         grades = np.clip(grades, FINEST_GRADE, COARSEST_GRADE)
         codec = TransformCodec.at(basis, max(level, 0), _positions(cache), grades)
-        return _through(codec, cache.kv)
+        return coded_through(codec, cache.kv)
 
     return code
 
@@ -111,7 +111,7 @@ def _positions(cache: ExactCache) -> range:
     return range(cache.first, cache.first + cache.kv.shape[3])
 
 
-def _through(codec: KvCodec, kv: torch.Tensor) -> Coded:
-    """Encoded and decoded."""
+def coded_through(codec: KvCodec, kv: torch.Tensor) -> Coded:
+    """What a codec makes of a cache: encoded, and decoded again."""
     payload = codec.encode(kv)
     return Coded(codec.decode(payload, geometry_of(kv), kv.shape[3]), len(payload))

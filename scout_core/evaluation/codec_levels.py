@@ -47,8 +47,7 @@ def with_int4_level(
         int4, *levels = quality_rows(probe, "", texts, compared, on_progress)
         for level, row in zip(CANDIDATES, levels, strict=True):
             on_progress(f"level {level}: KL {row.kl:.5f} at {row.ratio:.2f}; {INT4} {int4.kl:.5f}")
-        good = [level for level, row in zip(CANDIDATES, levels, strict=True) if row.kl <= int4.kl]
-        best = min(best, max(good, default=CANDIDATES[0]))
+        best = min(best, _coarsest(CANDIDATES, [row.kl for row in levels], int4.kl))
     return replace(basis, int4_level=best)
 
 
@@ -74,8 +73,7 @@ def with_graded_level(
         int4, *rows = asked_rows(probe, engine, contexts, ways, on_progress)
         for row in (int4, *rows):
             on_progress(described(row))
-        good = [level for level, row in zip(levels, rows, strict=True) if row.kl <= int4.kl]
-        best = min(best, max(good, default=basis.int4_level))
+        best = min(best, _coarsest(levels, [row.kl for row in rows], int4.kl))
     return replace(basis, graded_level=best)
 
 
@@ -86,3 +84,9 @@ def described(row: AskedRow) -> str:
         f"{row.name}, {row.contexts} contexts of {row.context_tokens:,} tokens: {row.ratio:.2f} "
         f"times smaller, KL {row.kl:.5f} [{row.kl_low:.5f}, {row.kl_high:.5f}]{other}"
     )
+
+
+def _coarsest(levels: Sequence[int], divergences: Sequence[float], bound: float) -> int:
+    """The coarsest level that diverges no more than the bound; the finest if all do."""
+    good = [level for level, kl in zip(levels, divergences, strict=True) if kl <= bound]
+    return max(good, default=levels[0])

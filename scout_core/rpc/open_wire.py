@@ -104,15 +104,16 @@ def open_parameters(message: transport_pb2.Open) -> OpenParameters:
         round_trip_s=message.round_trip_us / MICROSECONDS,
         position_unit=unit_from_wire(message.position_unit),
         context_characters=message.context_characters,
-        offers=tuple(
-            Offer(
-                mode_from_wire(offer.mode),
-                offer.retention,
-                offer.payload_bytes,
-                offer.expected_quality,
-                offer.edge_s,
-                execution_from_wire(offer.execution),
-            )
-            for offer in message.offers
-        ),
+        offers=tuple(_offer(offer) for offer in message.offers),
+    )
+
+
+def _offer(message: transport_pb2.Offer) -> Offer:
+    return Offer(
+        mode_from_wire(message.mode),
+        message.retention,
+        message.payload_bytes,
+        message.expected_quality,
+        message.edge_s,
+        execution_from_wire(message.execution),
     )

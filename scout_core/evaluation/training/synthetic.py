@@ -21,6 +21,7 @@ from scout_core.evaluation.training.sampling import Draw, Prompt, greedy, sample
 KEPT_F1 = 0.7
 """Least agreement between the intended answer and the model's."""
 MOST_ANSWER_WORDS = 8
+FEWEST_QUESTION_WORDS = 4
 _COPIES = {"wiki": 7, "squad": 4, "nq": 4, "covid": 3, "prose": 2}
 """Samples per passage; SQuAD passages are already listed four times."""
 
@@ -28,12 +29,18 @@ _COPIES = {"wiki": 7, "squad": 4, "nq": 4, "covid": 3, "prose": 2}
 def writing_row(item: Item, prompter: Prompter, _: random.Random) -> Row:
     """Train to write ``Answer: …`` then ``Question: …`` after the passage."""
     prefix = [*prompter.head(), *item.context, *prompter.writing_tail()]
-    wanted = prompter.answer(f"Answer: {item.target}\nQuestion: {item.question}")
+    wanted = prompter.answer(written_text(item.target, item.question))
     ids = [*prefix, *wanted]
     return Row(ids, list(range(len(ids))), len(prefix))
 
 
-def _parsed(source: str, passage: str, text: str, number: int) -> Example | None:
+def written_text(answer: str, question: str) -> str:
+    """What a writer is trained to write after a passage, and what ``parsed`` reads."""
+    return f"Answer: {answer}\nQuestion: {question}"
+
+
+def parsed(passage: str, text: str) -> tuple[str, str] | None:
+    """Answer and question; None unless the answer is short, in the passage, not in the question."""
     lines = text.strip().split("\n")
     if len(lines) != 2 or not lines[0].startswith("Answer: "):
         return None
@@ -42,9 +49,9 @@ def _parsed(source: str, passage: str, text: str, number: int) -> Example | None
     answer, question = lines[0][8:].strip(), lines[1][10:].strip()
     if not answer or answer not in passage or len(answer.split()) > MOST_ANSWER_WORDS:
         return None
-    if len(question.split()) < 4 or normalised(answer) in normalised(question):
+    if len(question.split()) < FEWEST_QUESTION_WORDS or normalised(answer) in normalised(question):
         return None
-    return Example(passage, question, (answer,), f"synthetic:{number}", f"{source}", f"s{number}")
+    return answer, question
 
 
 def written(
@@ -63,9 +70,12 @@ def written(
     texts = sampled(model, prompts, draw, seed=seed, token_budget=400_000)
     found: dict[tuple[str, str], Example] = {}
     for number, ((source, passage), ids) in enumerate(zip(many, texts, strict=True)):
-        example = _parsed(source, passage, prompter.text(ids), number)
-        if example is not None:
-            found.setdefault((passage, normalised(example.question)), example)
+        pair = parsed(passage, prompter.text(ids))
+        if pair is not None:
+            answer, question = pair
+            group, name = f"synthetic:{number}", f"s{number}"
+            example = Example(passage, question, (answer,), group, source, name)
+            found.setdefault((passage, normalised(question)), example)
     return list(found.values())
 
 

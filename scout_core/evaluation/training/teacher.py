@@ -144,13 +144,17 @@ def train_teacher(
     model.set_attn_implementation("sdpa")
     if not np.isfinite([float(value) for value in losses]).all():
         raise FloatingPointError("the teacher's loss is not finite")
-    tenths = np.array_split(np.array([float(value) for value in losses]), 10)
     return {
         "steps": len(losses),
         "of": len(batches),
         "seconds": time.perf_counter() - started,
-        "losses": [round(float(part.mean()), 4) for part in tenths if part.size],
+        "losses": _tenths(losses),
     }
+
+
+def _tenths(losses: Sequence[Tensor]) -> list[float]:
+    parts = np.array_split(np.array([float(value) for value in losses]), 10)
+    return [round(float(part.mean()), 4) for part in parts if part.size]
 
 
 def _with_low_rank(model: Any) -> list[LowRankLinear]:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from scout_core.evaluation.dataset import Example
-from scout_core.evaluation.metrics import UNANSWERABLE, normalised
+from scout_core.evaluation.metrics import UNANSWERABLE
 from scout_core.evaluation.training.prompts import Prompter
+from scout_core.evaluation.training.synthetic import parsed, written_text
 from scout_core.evaluation.training.teacher import Lesson
 
 STYLES: Final = {"squad": "as in a reading test", "nq": "as people type into a search box"}
@@ -23,8 +24,6 @@ KINDS: Final = {
     "wiki": "the beginning of an encyclopedia article",
 }
 """Of passages; each begins with a line that holds its title."""
-MOST_ANSWER_WORDS: Final = 8
-FEWEST_QUESTION_WORDS: Final = 4
 FEWEST_PASSAGE_CHARACTERS: Final = 150
 
 Passage = tuple[str, str]
@@ -63,7 +62,7 @@ def lessons(
         found += [Lesson(reading, prompter.answer(target))] * 2
         if row.answers:
             writing = question_prompt(prompter, row.context, style_of(row))
-            wanted = prompter.answer(f"Answer: {target}\nQuestion: {row.question}")
+            wanted = prompter.answer(written_text(target, row.question))
             found += [Lesson(writing, wanted)] * 2
     for kind, text in passages:
         found.append(Lesson(passage_prompt(prompter, kind), prompter.answer(text)))
@@ -82,14 +81,8 @@ def parsed_passage(kind: str, text: str) -> Passage | None:
 
 def parsed_question(style: str, passage: str, text: str, name: str) -> Example | None:
     """A question whose answer is short and in the passage and not in the question."""
-    lines = text.strip().split("\n")
-    if len(lines) != 2 or not lines[0].startswith("Answer: "):
+    pair = parsed(passage, text)
+    if pair is None:
         return None
-    if not lines[1].startswith("Question: "):
-        return None
-    answer, question = lines[0][8:].strip(), lines[1][10:].strip()
-    if not answer or answer not in passage or len(answer.split()) > MOST_ANSWER_WORDS:
-        return None
-    if len(question.split()) < FEWEST_QUESTION_WORDS or normalised(answer) in normalised(question):
-        return None
+    answer, question = pair
     return Example(passage, question, (answer,), f"taught:{name}", style, name)
