@@ -19,7 +19,7 @@ from scout_core.engine import Engine
 from scout_core.evaluation.codec_coded import Contender, ExactCache
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import Floats, answer_f1, paired_p_value, ratio_interval
-from scout_core.evaluation.quality_answers import Model, Prefix, greedy_answers, prefill
+from scout_core.evaluation.quality_answers import Model, Prefix, continued_tails, prefill
 from scout_core.evaluation.quality_decoder import KeyValues
 from scout_core.evaluation.quality_models import batched_model
 from scout_core.selection.importance import attended_importance
@@ -183,7 +183,7 @@ def _answer(
 ) -> None:
     tails = [question.tail for question in questions]
     starts = [int(length) for length in prefix.lengths]
-    answers = greedy_answers(model, prefix, tails, starts, MAX_ANSWER_TOKENS)
+    answers = continued_tails(model, prefix, tails, starts, MAX_ANSWER_TOKENS)
     for question, ids in zip(questions, answers, strict=True):
         tally.f1.append(answer_f1(engine.text(ids).strip(), question.answers))
 

@@ -1,4 +1,4 @@
-"""Batched greedy answers over a selected part of a passage's cache.
+"""Batched answers over a selected part of a passage's cache, the likeliest unless told to draw.
 
 Owns both executions of a selection for a batch of questions: *evict* gathers the kept columns of
 a full prefill, *sparse* runs the kept tokens and the tail in one pass, at their original
@@ -7,7 +7,7 @@ positions. Token ids in, token ids out; knows no text, no scores and no files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ from scout_core.evaluation.quality_decoder import (
     logits_of,
 )
 
+Pick = Callable[[Tensor], Tensor]
+"""The next token ``[B]`` from logits ``[B, vocabulary]``."""
 LEAVE_BELOW = 0.8
 """Finished rows of a batch leave it when no more than this share is still going."""
 
@@ -55,6 +57,11 @@ class Prefix:
         """A copy of batch rows ``index``, in that order, repeated if asked."""
         chosen = torch.tensor(index, device=self.lengths.device)
         return Prefix(self.cache.rows(chosen), self.lengths[chosen], self.valid[chosen])
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The token of the highest logit ``[B]``; of several, the first."""
+    return logits.argmax(dim=-1)
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -139,10 +146,10 @@ def evicted(
     return Prefix(prefix.cache.with_room(index, room, source), lengths, valid, room)
 
 
-def _first_tokens(
+def _first_logits(
     model: Model, cache: KeyValues, valid: Tensor, tails: Sequence[Sequence[int]], starts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Run the tails; the first answer token ``[B]`` and the validity of all columns so far."""
+    """Run the tails; logits of the first answer token and the validity of all columns so far."""
     ids, lengths = padded(tails, model.device)
     steps = torch.arange(ids.shape[1], device=model.device)
     real = steps[None] < lengths[:, None]
@@ -153,19 +160,19 @@ def _first_tokens(
     run = Pass(starts[:, None] + steps[None], mask=mask, past=cache, needed=needed)
     out, _ = hidden_states(model.weights, model.shape, model.weights.embedding[ids], run)
     cache.filled += ids.shape[1]
-    token = logits_of(model.weights, model.shape, out[:, 0]).argmax(dim=-1)
-    return token, torch.cat((valid, real), dim=1)
+    return logits_of(model.weights, model.shape, out[:, 0]), torch.cat((valid, real), dim=1)
 
 
 @torch.no_grad()
-def greedy_answers(
+def continued_tails(
     model: Model,
     prefix: Prefix,
     tails: Sequence[Sequence[int]],
     starts: Sequence[int],
     max_new: int,
+    pick: Pick = likeliest,
 ) -> list[list[int]]:
-    """Greedy continuation of every row, without the stop token.
+    """What follows the tail of every row, without the stop token.
 
     Args:
         prefix: the kept columns; copied, so that one prefill serves many calls, unless it came
@@ -173,13 +180,14 @@ def greedy_answers(
         tails: question and generation prompt, per row.
         starts: the position of every tail's first token (head + context, before selection).
         max_new: most tokens per answer.
+        pick: chooses every next token.
     """
     room = max(len(tail) for tail in tails) + max_new
     cache = prefix.cache if prefix.room >= room else prefix.cache.with_room(None, room)
     place = torch.tensor(starts, device=model.device)
-    token, valid = _first_tokens(model, cache, prefix.valid, tails, place)
+    logits, valid = _first_logits(model, cache, prefix.valid, tails, place)
     place = place + torch.tensor([len(tail) for tail in tails], device=model.device)
-    return _continued(model, _Decoding(cache, valid, token, place), max_new)
+    return _continued(model, _Decoding(cache, valid, pick(logits), place), max_new, pick)
 
 
 @torch.no_grad()
@@ -195,9 +203,11 @@ def sparse_answers(
     Nothing but these tokens is run, each row in one pass; all rows are decoded together.
     """
     prefix, last = _in_passes(model, rows, positions, pass_tokens, max_new)
-    token = logits_of(model.weights, model.shape, last).argmax(dim=-1)
+    token = likeliest(logits_of(model.weights, model.shape, last))
     place = torch.tensor([row[-1] + 1 for row in positions], device=model.device)
-    return _continued(model, _Decoding(prefix.cache, prefix.valid, token, place), max_new)
+    return _continued(
+        model, _Decoding(prefix.cache, prefix.valid, token, place), max_new, likeliest
+    )
 
 
 @dataclass(slots=True)
@@ -217,18 +227,18 @@ class _Decoding:
             self.cache.rows(index), self.valid[index], self.token[index], self.place[index]
         )
 
-    def step(self, model: Model) -> None:
+    def step(self, model: Model, pick: Pick) -> None:
         """Runs ``token`` and puts the next one in its place."""
         self.valid = torch.cat((self.valid, torch.ones_like(self.valid[:, :1])), dim=1)
         run = Pass(self.place[:, None], mask=self.valid[:, None, None, :], past=self.cache)
         embedded = model.weights.embedding[self.token[:, None]]
         out, _ = hidden_states(model.weights, model.shape, embedded, run)
         self.cache.filled += 1
-        self.token = logits_of(model.weights, model.shape, out[:, 0]).argmax(dim=-1)
+        self.token = pick(logits_of(model.weights, model.shape, out[:, 0]))
         self.place = self.place + 1
 
 
-def _continued(model: Model, state: _Decoding, max_new: int) -> list[list[int]]:
+def _continued(model: Model, state: _Decoding, max_new: int, pick: Pick) -> list[list[int]]:
     """Decodes until every row has stopped or has ``max_new`` tokens."""
     answers: list[list[int]] = [[] for _ in range(len(state.token))]
     owners = torch.arange(len(state.token))
@@ -247,7 +257,7 @@ def _continued(model: Model, state: _Decoding, max_new: int) -> list[list[int]]:
         if going <= LEAVE_BELOW * len(done):
             index = (~stopped).nonzero()[:, 0]
             state, owners, stopped = state.rows(index), owners[index.cpu()], stopped[index]
-        state.step(model)
+        state.step(model, pick)
     return answers
 
 

@@ -5,10 +5,10 @@ questions in one batch, one selection per row, any attention mask, weights that 
 It knows nothing of files, tokenizers or adapters; weights come in as stacks over layers.
 
 Supports what Llama, Mistral and SmolLM2 have in common: RMSNorm, rotary positions over the whole
-head, grouped-query attention, SwiGLU, tied or untied embeddings, no biases; and what Gemma 3 adds
-to that: norms of queries, keys and sublayer outputs, GELU, scaled embeddings, local rotary
-frequencies, windows (of which it only knows that they must not bite). The tests compare it with
-the engine's models.
+head, grouped-query attention, SwiGLU, tied or untied embeddings; what Qwen2 adds to that: biases
+of queries, keys and values; and what Gemma 3 adds: norms of queries, keys and sublayer outputs,
+GELU, scaled embeddings, local rotary frequencies, windows (of which it only knows that they must
+not bite). The tests compare it with the engine's models and with transformers' own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ NORMS = ("input_layernorm", "post_attention_layernorm")
 """Before attention and before the MLP."""
 EXTRA_NORMS = ("self_attn.q_norm", "self_attn.k_norm", "attention_output_norm", "mlp_output_norm")
 """Of queries and keys, and of what attention and MLP add; Gemma 3 has them."""
+BIASES = tuple(f"{name}.bias" for name in PROJECTIONS[:3])
+"""Of queries, keys and values; Qwen2 has them."""
 
 Observer = Callable[[int, Tensor, Tensor], None]
 """Called per layer with (layer, queries [B, heads, L, D], keys [B, kv_heads, Lk, D]), rotated."""
@@ -200,7 +202,7 @@ def hidden_states(
             if run.observe is not None:
                 run.observe(index, query, key)
             return x, cache
-        value = _split(functional.linear(normed, part[PROJECTIONS[2]]), shape.kv_heads)
+        value = _projected(normed, part, 2, shape.kv_heads)
         if run.past is not None:
             key = _appended(run.past.keys[index], key, run.past.filled)
             value = _appended(run.past.values[index], value, run.past.filled)
@@ -232,8 +234,8 @@ def _query_and_key(
     normed: Tensor, part: Mapping[str, Tensor], shape: DecoderShape, rotation: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Queries ``[B, heads, L, D]`` and keys ``[B, kv_heads, L, D]`` of a layer, rotated."""
-    query = _split(functional.linear(normed, part[PROJECTIONS[0]]), shape.heads)
-    key = _split(functional.linear(normed, part[PROJECTIONS[1]]), shape.kv_heads)
+    query = _projected(normed, part, 0, shape.heads)
+    key = _projected(normed, part, 1, shape.kv_heads)
     query = _normed(query, part, EXTRA_NORMS[0], shape)
     key = _normed(key, part, EXTRA_NORMS[1], shape)
     return _rotated(query, *rotation), _rotated(key, *rotation)
@@ -293,9 +295,10 @@ def _appended(buffer: Tensor, columns: Tensor, filled: int) -> Tensor:
     return buffer[:, :, :end]
 
 
-def _split(x: Tensor, heads: int) -> Tensor:
-    """``[B, L, heads · D]`` to ``[B, heads, L, D]``."""
-    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+def _projected(normed: Tensor, part: Mapping[str, Tensor], which: int, heads: int) -> Tensor:
+    """Queries, keys or values (``which`` of the projections) ``[B, heads, L, D]``."""
+    out = functional.linear(normed, part[PROJECTIONS[which]], part.get(BIASES[which]))
+    return out.view(*out.shape[:2], heads, -1).transpose(1, 2)
 
 
 def logits_of(weights: DecoderWeights, shape: DecoderShape, x: Tensor) -> Tensor:

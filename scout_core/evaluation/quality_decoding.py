@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scout_core.evaluation.quality_answers import (
     Model,
     Prefix,
+    continued_tails,
     evicted,
-    greedy_answers,
     sparse_answers,
 )
 from scout_core.evaluation.quality_batches import Budget, by_length
@@ -107,7 +107,7 @@ def _evicted(part: Slice, jobs: Sequence[Job]) -> list[list[int]]:
     columns = [[*range(start), *(start + job.kept).tolist()] for job in jobs]
     prefix = evicted(part.full, columns, owners, room)
     starts = [part.starts[owner] for owner in owners]
-    return greedy_answers(part.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
+    return continued_tails(part.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
 
 
 def _sparse(part: Slice, jobs: Sequence[Job], pass_tokens: int) -> list[list[int]]:

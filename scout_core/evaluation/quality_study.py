@@ -23,8 +23,8 @@ from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import answer_f1, exact_match
 from scout_core.evaluation.quality_answers import (
     Prefix,
+    continued_tails,
     evicted,
-    greedy_answers,
     prefill_in_passes,
     question_attention,
 )
@@ -277,7 +277,7 @@ class Study:
             self._code(prefix, codec_name)
             tails = [part.cases[owner].tail for owner in owners]
             starts = [part.starts[owner] for owner in owners]
-            found = greedy_answers(part.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
+            found = continued_tails(part.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
             for place, ids in zip(index, found, strict=True):
                 answers[place] = ids
         return answers

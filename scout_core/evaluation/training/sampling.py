@@ -11,9 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scout_core.evaluation.quality_answers import Model, Prefix, greedy_answers, prefill
-from scout_core.evaluation.quality_batches import by_length
-from scout_core.evaluation.quality_decoder import Pass, hidden_states, logits_of
+from scout_core.evaluation.quality_answers import (
+    Model,
+    Pick,
+    continued_tails,
+    likeliest,
+    prefill_in_passes,
+)
+from scout_core.evaluation.quality_batches import PASS_TOKENS, by_length
+
+CANDIDATES = 64
+"""Tokens that may be drawn, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +30,6 @@ class Prompt:
 
     prefix: list[int]
     tail: list[int]
-
-
-def greedy(
-    model: Model, prompts: Sequence[Prompt], *, max_new: int, token_budget: int
-) -> list[list[int]]:
-    """Greedy continuation of every prompt, in the prompts' order."""
-    out: list[list[int]] = [[] for _ in prompts]
-    with torch.no_grad():
-        for index in by_length([len(p.prefix) + len(p.tail) for p in prompts], token_budget):
-            part = [prompts[i] for i in index]
-            prefix = prefill(model, [p.prefix for p in part])
-            starts = [len(p.prefix) for p in part]
-            answers = greedy_answers(model, prefix, [p.tail for p in part], starts, max_new)
-            for place, answer in zip(index, answers, strict=True):
-                out[place] = answer
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +41,13 @@ class Draw:
     max_new: int
 
 
-def nucleus(logits: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
-    """One token per row from the smallest set that holds ``top_p`` of the mass (top 64 at most)."""
-    top, index = (logits.float() / draw.temperature).topk(64, dim=-1)
-    shares = top.softmax(-1)
-    shares = shares * ((shares.cumsum(-1) - shares) < draw.top_p)
-    chosen = torch.multinomial(shares, 1, generator=generator)
-    return index.gather(1, chosen)[:, 0]
+def greedy(
+    model: Model, prompts: Sequence[Prompt], *, max_new: int, token_budget: int
+) -> list[list[int]]:
+    """Greedy continuation of every prompt, in the prompts' order."""
+    return _continued(model, prompts, max_new, token_budget, likeliest)
 
 
-@torch.no_grad()
 def sampled(
     model: Model,
     prompts: Sequence[list[int]],
@@ -68,39 +57,41 @@ def sampled(
     token_budget: int,
 ) -> list[list[int]]:
     """A sampled continuation of every prompt, in the prompts' order, without the stop token."""
-    generator = torch.Generator(model.device).manual_seed(seed)
-    out: list[list[int]] = [[] for _ in prompts]
-    for index in by_length([len(prompt) + draw.max_new for prompt in prompts], token_budget):
-        part = [prompts[i] for i in index]
-        prefix = prefill(model, [prompt[:-1] for prompt in part])
-        last = torch.tensor([prompt[-1] for prompt in part], device=model.device)
-        for place, answer in zip(
-            index, _continued(model, prefix, last, draw, generator), strict=True
-        ):
-            out[place] = answer
-    return out
+    cut = [Prompt(prompt[:-1], prompt[-1:]) for prompt in prompts]
+    pick = drawing(draw, torch.Generator(model.device).manual_seed(seed))
+    return _continued(model, cut, draw.max_new, token_budget, pick)
+
+
+def drawing(draw: Draw, generator: torch.Generator) -> Pick:
+    """Draws every next token; its generator is on the logits' device."""
+
+    def pick(logits: Tensor) -> Tensor:
+        return nucleus(logits, draw, generator)
+
+    return pick
+
+
+def nucleus(logits: Tensor, draw: Draw, generator: torch.Generator) -> Tensor:
+    """One token per row from the smallest set that holds ``top_p`` of the ``CANDIDATES``' mass."""
+    top, index = logits.topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
+    shares = (top.float() / draw.temperature).softmax(-1)
+    shares = shares * ((shares.cumsum(-1) - shares) < draw.top_p)
+    chosen = torch.multinomial(shares, 1, generator=generator)
+    return index.gather(1, chosen)[:, 0]
 
 
 def _continued(
-    model: Model, prefix: Prefix, token: Tensor, draw: Draw, generator: torch.Generator
+    model: Model, prompts: Sequence[Prompt], max_new: int, token_budget: int, pick: Pick
 ) -> list[list[int]]:
-    cache = prefix.cache.with_room(None, draw.max_new)
-    valid, place = prefix.valid, prefix.lengths.clone()
-    drawn: list[Tensor] = []
-    stops = torch.tensor(sorted(model.stop_tokens), device=model.device)
-    stopped = torch.zeros_like(token, dtype=torch.bool)
-    for _ in range(draw.max_new):
-        valid = torch.cat((valid, torch.ones_like(valid[:, :1])), dim=1)
-        run = Pass(place[:, None], mask=valid[:, None, None, :], past=cache)
-        embedded = model.weights.embedding[token[:, None]]
-        hidden, _ = hidden_states(model.weights, model.shape, embedded, run)
-        cache.filled += 1
-        place = place + 1
-        token = nucleus(logits_of(model.weights, model.shape, hidden[:, 0]), draw, generator)
-        drawn.append(token.masked_fill(stopped, -1))
-        stopped = stopped | torch.isin(token, stops)
-        if bool(stopped.all()):
-            break
-    table = torch.stack(drawn, dim=1).tolist()
-    ended = {-1, *model.stop_tokens}
-    return [[t for t in row if t not in ended] for row in table]
+    out: list[list[int]] = [[] for _ in prompts]
+    sizes = [len(prompt.prefix) + len(prompt.tail) + max_new for prompt in prompts]
+    for index in by_length(sizes, token_budget):
+        part = [prompts[i] for i in index]
+        prefix = prefill_in_passes(model, [p.prefix for p in part], PASS_TOKENS[model.device.type])
+        starts = [len(p.prefix) for p in part]
+        tails = [p.tail for p in part]
+        for place, answer in zip(
+            index, continued_tails(model, prefix, tails, starts, max_new, pick), strict=True
+        ):
+            out[place] = answer
+    return out

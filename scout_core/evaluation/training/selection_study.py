@@ -18,8 +18,8 @@ from scout_core.evaluation.metrics import answer_f1, per_question
 from scout_core.evaluation.quality_answers import (
     Model,
     Prefix,
+    continued_tails,
     evicted,
-    greedy_answers,
     prefill,
 )
 from scout_core.evaluation.quality_batches import by_length
@@ -81,7 +81,7 @@ class Bench:
             starts = [len(head) + len(item.context) for item in part]
             for name, kept in selections.items():
                 prefix = self._prefix(name, full, part, [kept[i] for i in index])
-                answers = greedy_answers(self.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
+                answers = continued_tails(self.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
                 for place, ids in zip(index, answers, strict=True):
                     out[name][place] = self.prompter.text(ids).strip()
         return out

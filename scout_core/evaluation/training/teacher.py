@@ -1,8 +1,8 @@
 """A larger model that reads, writes passages and writes questions for the small pair to learn from.
 
 Owns the teacher's weights: a Qwen2 GGUF file to a transformers model, low-rank training of all its
-linear layers, batched continuations. Knows neither data nor prompts. The model card says where the
-file is from.
+linear layers, and the trained weights as a batched decoder. Knows neither data nor prompts. The
+model card says where the file is from.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import numpy as np
 import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoTokenizer, Qwen2ForCausalLM
 
 from scout_core.engine.gguf_conversion import LAYER_NAMES, TOP_NAMES
+from scout_core.evaluation.quality_answers import Model
 from scout_core.evaluation.quality_batches import by_length
-from scout_core.evaluation.training.sampling import Draw
+from scout_core.evaluation.quality_decoder import BIASES, NORMS, PROJECTIONS, DecoderWeights
+from scout_core.evaluation.training.base_weights import decoder_shape
 
 RANK: Final = 16
 ALPHA: Final = 32.0
@@ -99,10 +102,18 @@ def save_teacher(model: Any, gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
-def load_teacher(folder: Path, device: torch.device) -> Any:
-    """What ``save_teacher`` kept."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    return model.to(device).requires_grad_(False).eval()
+def load_teacher(folder: Path, device: torch.device, stop: int) -> Model:
+    """What ``save_teacher`` kept, as a batched decoder that stops at the token ``stop``."""
+    state = load_file(folder / "model.safetensors", device=str(device))
+    shape = decoder_shape(folder)
+    names = {name: f"{name}.weight" for name in (*PROJECTIONS, *NORMS)} | {b: b for b in BIASES}
+    layer = {
+        name: tuple(state[f"model.layers.{i}.{stored}"] for i in range(shape.layers))
+        for name, stored in names.items()
+    }
+    embedding = state[EMBEDDING]
+    weights = DecoderWeights(layer, embedding, embedding, state["model.norm.weight"])
+    return Model(weights, shape, frozenset((stop,)))
 
 
 def train_teacher(
@@ -204,45 +215,3 @@ def _loss(model: Any, batch: Sequence[Lesson]) -> Tensor:
     hidden = model.model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
     logits = model.lm_head(hidden[torch.tensor(rows), torch.tensor(places)]).float()
     return nn.functional.cross_entropy(logits, torch.tensor(targets, device=device))
-
-
-@torch.no_grad()
-def continued(
-    model: Any,
-    prompts: Sequence[list[int]],
-    draw: Draw | None,
-    stop: int,
-    *,
-    most: int,
-    tokens: int,
-) -> list[list[int]]:
-    """What follows every prompt, in the prompts' order, without the stop token.
-
-    Args:
-        draw: how to sample, or None: the likeliest token.
-        most: new tokens at most.
-        tokens: prompt and new tokens in a batch at most.
-    """
-    settings: dict[str, Any] = {"do_sample": False}
-    if draw is not None:
-        settings = {"do_sample": True, "temperature": draw.temperature, "top_p": draw.top_p}
-    out: list[list[int]] = [[] for _ in prompts]
-    for index in by_length([len(prompt) + most for prompt in prompts], tokens):
-        longest = max(len(prompts[i]) for i in index)
-        ids = torch.full((len(index), longest), stop)
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(index):
-            ids[row, longest - len(prompts[i]) :] = torch.tensor(prompts[i])
-            mask[row, longest - len(prompts[i]) :] = 1
-        whole = model.generate(
-            ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=most,
-            pad_token_id=stop,
-            eos_token_id=stop,
-            top_k=64 if draw is not None else None,
-            **settings,
-        )
-        for i, row in zip(index, whole[:, longest:].tolist(), strict=True):
-            out[i] = row[: row.index(stop)] if stop in row else row
-    return out

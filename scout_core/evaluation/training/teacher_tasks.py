@@ -13,6 +13,7 @@ from typing import Final
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import UNANSWERABLE
 from scout_core.evaluation.training.prompts import Prompter
+from scout_core.evaluation.training.sampling import Prompt
 from scout_core.evaluation.training.synthetic import parsed, written_text
 from scout_core.evaluation.training.teacher import Lesson
 
@@ -30,14 +31,18 @@ Passage = tuple[str, str]
 """Kind and text."""
 
 
-def reading_prompt(prompter: Prompter, passage: str, question: str) -> list[int]:
-    return [*prompter.head(), *prompter.ids(passage), *prompter.tail(question)]
+def passage_prefix(prompter: Prompter, passage: str) -> list[int]:
+    """What reading and question writing begin with."""
+    return [*prompter.head(), *prompter.ids(passage)]
 
 
-def question_prompt(prompter: Prompter, passage: str, style: str) -> list[int]:
+def reading_prompt(prompter: Prompter, passage: str, question: str) -> Prompt:
+    return Prompt(passage_prefix(prompter, passage), prompter.tail(question))
+
+
+def question_tail(prompter: Prompter, style: str) -> list[int]:
     wish = f"\n\nWrite a question about the passage, {STYLES[style]}. Give the answer first."
-    end = prompter.ids(f"{wish}<|im_end|>\n<|im_start|>assistant\n")
-    return [*prompter.head(), *prompter.ids(passage), *end]
+    return prompter.ids(f"{wish}<|im_end|>\n<|im_start|>assistant\n")
 
 
 def passage_prompt(prompter: Prompter, kind: str) -> list[int]:
@@ -58,10 +63,11 @@ def lessons(
     found: list[Lesson] = []
     for row in rows:
         target = row.answers[0] if row.answers else UNANSWERABLE
-        reading = reading_prompt(prompter, row.context, row.question)
+        prefix = passage_prefix(prompter, row.context)
+        reading = [*prefix, *prompter.tail(row.question)]
         found += [Lesson(reading, prompter.answer(target))] * 2
         if row.answers:
-            writing = question_prompt(prompter, row.context, style_of(row))
+            writing = [*prefix, *question_tail(prompter, style_of(row))]
             wanted = prompter.answer(written_text(target, row.question))
             found += [Lesson(writing, wanted)] * 2
     for kind, text in passages:

@@ -22,10 +22,12 @@ from transformers import AutoTokenizer
 
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import answer_f1
+from scout_core.evaluation.quality_answers import Model
 from scout_core.evaluation.training.corpus import long_splits, short_splits, training_paragraphs
 from scout_core.evaluation.training.prompts import Prompter
+from scout_core.evaluation.training.sampling import greedy
 from scout_core.evaluation.training.teacher import (
-    continued,
+    load_teacher,
     read_teacher,
     save_teacher,
     train_teacher,
@@ -54,13 +56,12 @@ def model_passages(data: Path, seed: int) -> list[Passage]:
 
 
 def reading_score(
-    model: Any, prompter: Prompter, rows: Sequence[Example], tokens: int
+    model: Model, prompter: Prompter, rows: Sequence[Example], tokens: int
 ) -> dict[str, float]:
     """Mean F1 of answers to the answerable rows, in all and by source."""
     asked = [row for row in rows if row.answers]
     prompts = [reading_prompt(prompter, row.context, row.question) for row in asked]
-    stop = prompter.ids("<|im_end|>")[0]
-    answers = continued(model, prompts, None, stop, most=MOST_ANSWER_TOKENS, tokens=tokens)
+    answers = greedy(model, prompts, max_new=MOST_ANSWER_TOKENS, token_budget=tokens)
     scores = [
         answer_f1(prompter.text(ids), row.answers) for ids, row in zip(answers, asked, strict=True)
     ]
@@ -98,8 +99,9 @@ def main() -> None:
     )
     sys.stderr.write(f"{figures}\n")
     save_teacher(model, options.gguf, options.out / "teacher")
+    reader = load_teacher(options.out / "teacher", device, prompter.ids("<|im_end|>")[0])
     for name, rows in (("tune", short.tune), ("test", short.test)):
-        figures[name] = reading_score(model, prompter, rows, 20 * options.tokens)
+        figures[name] = reading_score(reader, prompter, rows, 20 * options.tokens)
         sys.stderr.write(f"{name}: {figures[name]}\n")
     (options.out / "teacher.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
 

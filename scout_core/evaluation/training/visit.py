@@ -88,6 +88,7 @@ def open_visit(base: Path, data: Path, out: Path) -> Visit:
     pool = ProcessPoolExecutor(12, mp_context=get_context("fork"))
     pool.submit(int, 1).result()
     torch.manual_seed(0)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     weights, shape, prompter = load_base(base, device)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from scout_core.evaluation.codec_answers import MAX_ANSWER_TOKENS, answer_rows
 from scout_core.evaluation.codec_coded import Coded, Contender, ExactCache
 from scout_core.evaluation.codec_study import QualityRow, with_answers
 from scout_core.evaluation.dataset import Example
-from scout_core.evaluation.quality_answers import greedy_answers, prefill
+from scout_core.evaluation.quality_answers import continued_tails, prefill
 from scout_core.evaluation.quality_models import batched_model
 from tests.support.tiny_models import CORPUS, save_tiny_model, tiny_engine
 
@@ -44,7 +44,7 @@ def _said(engine: Engine, example: Example) -> str:
     prefix.cache.keys[:] = [key.bfloat16().float() for key in prefix.cache.keys]
     prefix.cache.values[:] = [value.bfloat16().float() for value in prefix.cache.values]
     tail = engine.prompt.tail_tokens(example.question)
-    return engine.text(greedy_answers(model, prefix, [tail], [len(ids)], MAX_ANSWER_TOKENS)[0])
+    return engine.text(continued_tails(model, prefix, [tail], [len(ids)], MAX_ANSWER_TOKENS)[0])
 
 
 def _exact(cache: ExactCache) -> Coded:

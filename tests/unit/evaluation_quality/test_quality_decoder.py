@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from scout_core.evaluation.quality_answers import (
     Model,
+    continued_tails,
     evicted,
-    greedy_answers,
     prefill,
     prefill_in_passes,
     question_attention,
@@ -76,9 +76,9 @@ def test_decoder_equals_transformers(reference: Any, model: Model) -> None:
 
 def test_a_batch_answers_as_its_rows_alone(model: Model) -> None:
     rows, tails = [[1, 2, 3, 4, 5], [9, 8]], [[7], [6, 5, 4]]
-    together = greedy_answers(model, prefill(model, rows), tails, [5, 2], 6)
+    together = continued_tails(model, prefill(model, rows), tails, [5, 2], 6)
     for row, tail, answer in zip(rows, tails, together, strict=True):
-        assert greedy_answers(model, prefill(model, [row]), [tail], [len(row)], 6) == [answer]
+        assert continued_tails(model, prefill(model, [row]), [tail], [len(row)], 6) == [answer]
 
 
 def test_only_what_is_needed_of_the_last_layer_is_the_same(model: Model) -> None:
@@ -110,15 +110,15 @@ def test_evicted_rows_may_repeat_and_come_with_room(model: Model) -> None:
     kept, owners = [[0, 1], [0, 3], [1, 2]], [1, 0, 0]
     tails, starts = [TAIL] * 3, [2, 4, 4]
     roomy = evicted(prefix, kept, owners, room=len(TAIL) + 4)
-    together = greedy_answers(model, roomy, tails, starts, 4)
+    together = continued_tails(model, roomy, tails, starts, 4)
     for owner, columns, start, answer in zip(owners, kept, starts, together, strict=True):
         alone = evicted(prefix.rows([owner]), [columns])
-        assert greedy_answers(model, alone, [TAIL], [start], 4) == [answer]
+        assert continued_tails(model, alone, [TAIL], [start], 4) == [answer]
 
 
 def test_evict_equals_a_mask_over_the_full_pass(model: Model) -> None:
     context, kept = [1, 2, 3, 4, 5, 6], [0, 2, 5]
-    answer = greedy_answers(model, evicted(prefill(model, [context]), [kept]), [TAIL], [6], 1)
+    answer = continued_tails(model, evicted(prefill(model, [context]), [kept]), [TAIL], [6], 1)
     length = len(context) + len(TAIL)
     mask = torch.ones(length, length).tril().bool()
     for column in set(range(6)) - set(kept):
@@ -132,7 +132,7 @@ def test_keeping_everything_is_the_same_in_both_executions(model: Model) -> None
     context = [1, 2, 3, 4, 5, 6]
     full = prefill(model, [context])
     whole = evicted(full, [list(range(6))])
-    answers = [greedy_answers(model, p, [TAIL], [6], 5) for p in (full, whole)]
+    answers = [continued_tails(model, p, [TAIL], [6], 5) for p in (full, whole)]
     sparse = sparse_answers(model, [[*context, *TAIL]], [range(9)], 5, 100)
     assert answers[0] == answers[1] == sparse
 

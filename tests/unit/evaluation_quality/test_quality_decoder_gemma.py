@@ -11,8 +11,8 @@ from scout_core.engine import Engine, SamplingOptions
 from scout_core.errors import UnsupportedModelError
 from scout_core.evaluation.quality_answers import (
     Model,
+    continued_tails,
     evicted,
-    greedy_answers,
     prefill,
     question_attention,
 )
@@ -63,7 +63,7 @@ def test_evicted_answers_and_attention_are_the_engines(engine: Engine, model: Mo
     decoder = engine.decoder(engine.evict(cache, kept), TAIL, SamplingOptions(max_tokens=2))
     theirs = [token.token_id for token in iter(decoder.step, None)]
     prefix = prefill(model, [ROW])
-    assert greedy_answers(model, evicted(prefix, [kept]), [TAIL], [len(ROW)], 2) == [theirs]
+    assert continued_tails(model, evicted(prefix, [kept]), [TAIL], [len(ROW)], 2) == [theirs]
     attention = question_attention(model, prefix, [TAIL], [len(ROW)])[0]
     torch.testing.assert_close(
         attention, engine.question_attention(cache, TAIL), atol=1e-5, rtol=1e-4

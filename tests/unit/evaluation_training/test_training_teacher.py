@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from scout_core.evaluation.dataset import Example
+from scout_core.evaluation.quality_answers import Model
 from scout_core.evaluation.training.prompts import Prompter
+from scout_core.evaluation.training.sampling import Prompt, greedy
 from scout_core.evaluation.training.teacher import (
     Lesson,
     LowRankLinear,
-    continued,
     load_teacher,
     train_teacher,
 )
+from scout_core.evaluation.training.teacher_questions import (
+    ROUND,
+    Author,
+    questions_about,
+    rounds,
+)
 from scout_core.evaluation.training.teacher_tasks import (
+    STYLES,
     lessons,
     parsed_passage,
     parsed_question,
@@ -39,21 +49,64 @@ def prompter() -> Prompter:
     return Prompter(tokenizer)
 
 
+def spelling_prompter() -> Prompter:
+    """Cuts text at spaces and line ends, which are tokens too, so that nothing is lost."""
+    words = (
+        "[UNK] <|im_end|> <|im_start|> system user assistant Passage: Question: Answer: Answer "
+        "Write Give It stands by the sea . on a hill where does it stand short phrase from with"
+    )
+    unknown, *known = dict.fromkeys(words.split())
+    vocabulary = {word: index for index, word in enumerate((unknown, *known, " ", "\n"))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    pattern = Regex(r"<\|im_end\|>|<\|im_start\|>|[ \n]")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return Prompter(tokenizer)
+
+
 @pytest.fixture
 def model() -> Any:
     torch.manual_seed(0)
+    made = tiny_model(32, layers=1)
+    made.model.embed_tokens.weight.data.mul_(25)  # so that its logits can differ
+    return made
+
+
+def tiny_model(vocabulary: int, layers: int) -> Any:
     config = Qwen2Config(
-        vocab_size=32,
+        vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=True,
     )
     made: Any = Qwen2ForCausalLM(config)
-    made.model.embed_tokens.weight.data.mul_(25)  # so that its logits can differ
     return made.requires_grad_(False).eval()
+
+
+def learn_by_heart(model: Any, taught: Sequence[Lesson]) -> None:
+    """All of the model's weights, which low-rank updates of random ones cannot do."""
+    longest = max(len(lesson.prompt) + len(lesson.wanted) for lesson in taught)
+    ids = torch.full((len(taught), longest), STOP)
+    labels = torch.full_like(ids, -100)
+    for place, lesson in enumerate(taught):
+        whole = torch.tensor([*lesson.prompt, *lesson.wanted])
+        ids[place, : len(whole)] = whole
+        labels[place, len(lesson.prompt) : len(whole)] = torch.tensor(lesson.wanted)
+    optimiser = torch.optim.AdamW(model.requires_grad_(True).parameters(), lr=5e-3)
+    for _ in range(300):
+        loss = model(input_ids=ids, labels=labels).loss
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.requires_grad_(False)
+
+
+def saved_and_loaded(model: Any, folder: Path) -> Model:
+    model.save_pretrained(folder)
+    return load_teacher(folder, torch.device("cpu"), STOP)
 
 
 def row(answers: tuple[str, ...], group: str = "squad:Castle") -> Example:
@@ -129,23 +182,69 @@ def test_a_low_rank_update_merged_is_the_same_layer() -> None:
 
 
 def test_training_teaches_and_leaves_a_plain_model(model: Any, tmp_path: Path) -> None:
-    taught = [Lesson([20 + number], [5 + number, STOP]) for number in range(3)]
-    figures = train_teacher(model, taught * 250, token_budget=18, learning_rate=2e-2, seconds=60.0)
+    taught = [Lesson([19, 20 + number], [5 + number, STOP]) for number in range(3)]
+    figures = train_teacher(model, taught * 500, token_budget=24, learning_rate=2e-2, seconds=60.0)
     assert figures["losses"][-1] < 0.2 * figures["losses"][0]
     assert not any(isinstance(part, LowRankLinear) for part in model.modules())
-    prompts = [lesson.prompt for lesson in taught]
-    assert continued(model, prompts, None, STOP, most=4, tokens=100) == [
-        [5 + number] for number in range(3)
+    reader = saved_and_loaded(model, tmp_path)
+    prompts = [Prompt(lesson.prompt[:1], lesson.prompt[1:]) for lesson in taught]
+    assert greedy(reader, prompts, max_new=4, token_budget=100) == [[5], [6], [7]]
+
+
+def test_what_the_teacher_learnt_to_ask_is_written_and_kept(tmp_path: Path) -> None:
+    prompter = spelling_prompter()
+    texts = {"It stands by the sea .": "sea", "It stands on a hill .": "hill"}
+    rows = [
+        Example(text, "where does it stand", (answer,), f"{style}:Castle", "x", "1")
+        for text, answer in texts.items()
+        for style in STYLES
     ]
-    model.save_pretrained(tmp_path)
-    again = load_teacher(tmp_path, torch.device("cpu"))
-    assert continued(again, prompts[:1], None, STOP, most=4, tokens=100) == [[5]]
+    torch.manual_seed(0)
+    model = tiny_model(prompter.tokenizer.get_vocab_size(), layers=2)
+    learn_by_heart(model, lessons(prompter, rows, [], 0))
+    reader = saved_and_loaded(model, tmp_path)
+    author = Author(reader, prompter, torch.Generator().manual_seed(0), 2_000)
+    passages = [("own", text) for text in texts]
+    written, kept = questions_about(author, passages, random.Random(0), 1)
+    assert written == len(kept) == 2
+    asked = {(e.context, e.question, e.answers) for e in kept}
+    assert asked == {(text, "where does it stand", (answer,)) for text, answer in texts.items()}
 
 
-def test_a_batch_of_unequal_prompts_continues_each_as_alone(model: Any) -> None:
-    prompts = [[3], [4, 7, 9, 11, 12], [5, 6, 8]]
-    alone = [continued(model, [p], None, STOP, most=6, tokens=1)[0] for p in prompts]
-    assert continued(model, prompts, None, STOP, most=6, tokens=1000) == alone
+def test_rounds_are_of_given_passages_first() -> None:
+    given = [("wiki", str(number)) for number in range(ROUND + 2)]
+    author: Any = None  # not asked to write before they are used up
+    found = rounds(author, given, random.Random(0))
+    first, second = next(found), next(found)
+    assert (len(first), len(second)) == (ROUND, 2)
+    assert sorted((*first, *second)) == sorted(given)
+
+
+def test_the_decoder_continues_as_the_trained_model_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = tiny_model(32, layers=2)
+    model.model.embed_tokens.weight.data.mul_(25)
+    for name, tensor in model.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(tensor)
+    reader = saved_and_loaded(model, tmp_path)
+    prompts = [[3, 8], [4, 7, 9, 11, 12], [5, 6, 8]]
+    theirs: list[list[int]] = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        made = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=STOP,
+            pad_token_id=STOP,
+        )[0, len(prompt) :].tolist()
+        theirs.append([token for token in made if token != STOP])
+    assert len({tuple(answer) for answer in theirs}) > 1
+    cut = [Prompt(prompt[:-1], prompt[-1:]) for prompt in prompts]
+    assert greedy(reader, cut, max_new=6, token_budget=1000) == theirs
+    assert greedy(reader, cut, max_new=6, token_budget=1) == theirs
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(model: Any) -> None:
