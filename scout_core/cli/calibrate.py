@@ -43,6 +43,12 @@ def fitted_heads(path: Path, cloud: Engine) -> HeadWeights:
 @click.option("--name", default="calibrated", show_default=True, help="The profile's name.")
 @click.option("--n", "count", type=click.IntRange(20), default=200, show_default=True)
 @click.option("--heads", type=click.Path(path_type=Path), help="Weights fitted by training.")
+@click.option(
+    "--costs/--no-costs",
+    default=True,
+    show_default=True,
+    help="Time this host; without, daemons assume rates until they have measured their own.",
+)
 @click.option("--retention", default="0.5,0.25,0.1", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="The profile on stdout as well.")
 def command(**options: Any) -> None:
@@ -53,7 +59,9 @@ def command(**options: Any) -> None:
     pair = load_pair(options["cloud"], options["scout"], None)
     described = f"{options['data'].name}, {len(examples)} rows"
     heads = None if options["heads"] is None else fitted_heads(options["heads"], pair.cloud)
-    request = Request(options["name"], retentions, options["count"], described, heads)
+    request = Request(
+        options["name"], retentions, options["count"], described, heads, costs=options["costs"]
+    )
     profile = calibrate(pair, examples, request, progress.print)
     write_profile(profile, options["out"])
     progress.print(f"wrote {options['out'].name}")

@@ -50,6 +50,8 @@ class Request:
     data_description: str
     heads: HeadWeights | None = None
     """Fitted elsewhere, e.g. by the training scripts; then every row is measured."""
+    costs: bool = True
+    """Time this host: of use where the daemons run on it."""
 
 
 def _note(report: Callable[[str], None], done: int, every: int) -> bool:
@@ -216,7 +218,7 @@ def calibrate(
         cloud_head_weights=HeadWeightsRecord.model_validate(heads.to_dict()),
         scout_head_weights=scout_heads and HeadWeightsRecord.model_validate(scout_heads.to_dict()),
         quality=_qualities(fitted, measured, retentions, report),
-        costs=_costs(pair, answerable[0]),
+        costs=_costs(pair, answerable[0]) if request.costs else (),
         data_sha256=data_hash([*fit_on, *measured]),
         data_description=request.data_description,
     )

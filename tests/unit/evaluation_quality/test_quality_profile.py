@@ -50,6 +50,13 @@ def test_a_profile_has_every_mode_and_both_models_heads(
     assert len(profile.costs) == 2
 
 
+def test_a_profile_for_other_hosts_has_no_costs(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality_study, "answer_f1", _half_right)
+    assert calibrate(pair, EXAMPLES, replace(REQUEST, costs=False), lambda _: None).costs == ()
+
+
 def test_a_model_that_answers_nothing_gets_no_profile(pair: Pair) -> None:
     hopeless = tuple(replace(example, answers=("granite by Anna",)) for example in EXAMPLES)
     with pytest.raises(EmptyInputError, match="answers none"):
