@@ -1,7 +1,8 @@
 """Train the scout: rank the positions the cloud needs, from a third of its layers.
 
-Owns the scout's batches and its pointer loss. The target spreads over the answer's tokens and
-their four neighbours on each side; where a cloud importance is given, part of the target is that.
+Owns the scout and how it is read from its files, its batches and its pointer loss. The target
+spreads over the answer's tokens and their four neighbours on each side; where a cloud importance is
+given, part of the target is that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,11 +19,13 @@ from torch import Tensor
 from scout_core.evaluation.quality_batches import by_length
 from scout_core.evaluation.quality_decoder import DecoderShape
 from scout_core.evaluation.quality_probe import Gathered, Probe, gathered, scout_features
-from scout_core.evaluation.training.adapter import Base, LowRank, merged
+from scout_core.evaluation.training.adapter import Base, LowRank, load_adapter, merged
 from scout_core.evaluation.training.corpus import Item
 from scout_core.evaluation.training.prompts import Prompter
 from scout_core.evaluation.training.readout import pointer_mass
-from scout_core.selection.readout import Readout, lexical_channels
+from scout_core.selection.readout import Readout, lexical_channels, load_readout
+
+LAYERS = 10
 
 
 @dataclass(slots=True)
@@ -35,6 +39,18 @@ class Scout:
     def parameters(self) -> list[Tensor]:
         inner = [] if self.adapter is None else self.adapter.parameters()
         return [*inner, *self.readout.parameters()]
+
+
+def opened(folder: Path, device: torch.device, dropout: float = 0.0) -> Scout:
+    """The scout in ``scout.safetensors`` and ``readout.safetensors``, to use or to go on from.
+
+    Raises:
+        ProfileError: the readout cannot be read.
+    """
+    adapter = load_adapter(folder / "scout.safetensors", device)
+    held = load_readout(folder / "readout.safetensors", device)
+    tensors = {name: tensor.requires_grad_() for name, tensor in held.tensors.items()}
+    return Scout(adapter, Readout(tensors, dropout), LAYERS)
 
 
 def scout_probe(item: Item, prompter: Prompter) -> Probe:

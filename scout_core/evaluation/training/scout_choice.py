@@ -27,7 +27,7 @@ from scout_core.evaluation.training.adapter import (
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.calibration import cloud_features
 from scout_core.evaluation.training.corpus import Item, long_splits, short_splits
-from scout_core.evaluation.training.scout import Scout
+from scout_core.evaluation.training.scout import LAYERS, Scout
 from scout_core.evaluation.training.scout_figures import (
     RETENTIONS,
     Scores,
@@ -37,7 +37,6 @@ from scout_core.evaluation.training.scout_figures import (
     scored,
 )
 from scout_core.evaluation.training.scout_soup import WORD_SHARES, averaged_scout, with_words
-from scout_core.evaluation.training.scout_visit import LAYERS
 from scout_core.evaluation.training.visit import Visit, note, open_visit
 from scout_core.selection.readout import load_readout
 

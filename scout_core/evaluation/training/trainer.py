@@ -27,6 +27,10 @@ class Schedule:
     floor: float = 0.02
     budget_s: float = 1e9
 
+    def progress(self, step: int, spent_s: float) -> float:
+        """How far the run is after ``step`` steps and ``spent_s`` seconds; it ends at 1."""
+        return max(step / self.steps, spent_s / self.budget_s)
+
     def rate(self, progress: float, step: int) -> float:
         """Learning rate at ``progress`` in [0, 1] of the run."""
         ramp = min(1.0, (step + 1) / max(self.warmup_steps, 1))
@@ -62,11 +66,7 @@ def optimise(
     began = time.perf_counter()
     recorded: list[Tensor] = []
     step = 0
-    while step < schedule.steps:
-        spent = time.perf_counter() - began
-        progress = max(step / schedule.steps, spent / schedule.budget_s)
-        if progress >= 1.0:
-            break
+    while (progress := schedule.progress(step, time.perf_counter() - began)) < 1.0:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(progress, step)
         loss = loss_at(step)
