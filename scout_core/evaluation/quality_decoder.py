@@ -151,7 +151,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, run: Pass, mask: Tensor |
         kv_heads = key.shape[1]
         folded = query.reshape(batch, kv_heads, heads // kv_heads * rows, head_dim)
         tiled = mask if mask.shape[2] == 1 else mask.repeat(1, 1, heads // kv_heads, 1)
-        out = functional.scaled_dot_product_attention(folded, key, value, attn_mask=tiled)
+        out = functional.scaled_dot_product_attention(
+            folded, key, value, attn_mask=tiled, dropout_p=run.dropout
+        )
         out = out.reshape(batch, heads, rows, head_dim)
     return out.transpose(1, 2).reshape(batch, rows, heads * head_dim)
 

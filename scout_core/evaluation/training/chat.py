@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from scout_core.evaluation.quality_answers import Model, padded
 from scout_core.evaluation.quality_decoder import Pass, hidden_states
-from scout_core.evaluation.training.cloud import Row
+from scout_core.evaluation.training.cloud_rows import Row
 from scout_core.evaluation.training.prompts import Prompter
 from scout_core.evaluation.training.sampling import Draw, sampled
 

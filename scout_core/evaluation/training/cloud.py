@@ -1,47 +1,28 @@
-"""Train the cloud adapter: answer from a passage, whole or gapped, and leave chat alone.
+"""Train the cloud adapter: answer from a passage, whole or in part, and leave chat alone.
 
-Owns the rows of a training batch and their loss. Three kinds of row share a batch: an answer
-after the whole passage, an answer after a *sparse* passage (only some tokens, at their original
-positions: what sparse execution sends), and a chat reply that must keep the base model's
-distribution (KL to its own hidden states).
+Owns training batches and their loss. Of four kinds of row, answers after a whole and after a
+*sparse* passage share batches; answers after an *evicted* one, which need a mask, have their own
+(``cloud_rows`` says what they are). Every batch has some chat replies that must keep the base
+model's distribution (KL to its own hidden states).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from scout_core.evaluation.quality_answers import padded
 from scout_core.evaluation.quality_decoder import DecoderShape, Pass, hidden_states
 from scout_core.evaluation.training.adapter import Base, LowRank, merged
+from scout_core.evaluation.training.cloud_rows import Row, Selections
 from scout_core.evaluation.training.corpus import Item
-from scout_core.evaluation.training.prompts import SYSTEM, Prompter
-from scout_core.evaluation.training.readout import Watch, pointer_mass
-from scout_core.selection.lexical import FEATURES
-
-_DENSITY = FEATURES.index("density_5")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One sequence; the loss is on the tokens from ``target_from`` on."""
-
-    ids: list[int]
-    positions: list[int]
-    target_from: int
-    teacher: Tensor | None = None
-    """Base model's normed hidden states ``[targets, hidden]`` where the row is chat."""
-    context_at: tuple[int, int] = (0, 0)
-    """Columns of the passage."""
-    mass: NDArray[np.float32] | None = None
-    """Where the answer is, as a distribution over the passage's columns."""
+from scout_core.evaluation.training.readout import Watch
 
 
 @dataclass(slots=True)
@@ -66,7 +47,7 @@ class Mixture:
     """Shares and sizes of what a batch is made of."""
 
     token_budget: int = 16_000
-    sparse_share: float = 0.3
+    selections: Selections = field(default_factory=lambda: Selections(sparse_share=0.3))
     long_share: float = 0.12
     chat_rows: int = 6
     chat_weight: float = 0.5
@@ -76,46 +57,24 @@ class Mixture:
     short_limit: int = 700
 
 
-def gapped(item: Item, generator: random.Random, low: float = 0.08, high: float = 0.6) -> list[int]:
-    """Context indices a selector might keep: the answer's neighbourhood and likely other tokens."""
-    count = len(item.context)
-    wanted = max(6, round(count * generator.uniform(low, high)))
-    density = item.lexical[:, _DENSITY].astype(np.float32)
-    noise = np.random.default_rng(generator.getrandbits(32)).normal(size=count // 6 + 2)
-    scores = density / (float(density.std()) + 1e-3) + 0.8 * np.repeat(noise, 6)[:count]
-    if item.spans:
-        begin, end = generator.choices(item.spans, item.weights)[0]
-        reach = generator.randint(2, 8)
-        scores[max(0, begin - reach) : end + reach] += 50.0
-    return sorted(np.argsort(-scores, kind="stable")[:wanted].tolist())
+def eviction_mask(rows: Sequence[Row], length: int, device: torch.device) -> Tensor | None:
+    """What every column attends to, bool ``[B, 1, L, L]``: all before it, but what was evicted.
 
-
-def answer_row(
-    item: Item, prompter: Prompter, generator: random.Random, sparse_share: float
-) -> Row:
-    """A training row of one question."""
-    head = prompter.head() if generator.random() < 0.85 else prompter.head(SYSTEM)
-    if generator.random() < sparse_share and (item.spans or not item.answers):
-        kept = gapped(item, generator)
-    else:
-        kept = list(range(len(item.context)))
-    tail = prompter.tail(item.question)
-    answer = prompter.answer(item.target)
-    start = len(head) + len(item.context)
-    prefix = [*head, *(item.context[index] for index in kept)]
-    after = [*tail, *answer]
-    places = [*range(len(head)), *(len(head) + index for index in kept)]
-    mass = None
-    if item.spans:
-        whole = pointer_mass(item)[kept]
-        mass = whole / whole.sum() if whole.sum() > 0 else None
-    return Row(
-        ids=[*prefix, *after],
-        positions=[*places, *range(start, start + len(after))],
-        target_from=len(prefix) + len(tail),
-        context_at=(len(head), len(prefix)),
-        mass=mass,
-    )
+    None where nothing was.
+    """
+    if all(row.kept is None for row in rows):
+        return None
+    hidden = np.zeros((len(rows), length), dtype=np.bool_)
+    for index, row in enumerate(rows):
+        if row.kept is not None:
+            hidden[index, slice(*row.context_at)] = True
+            hidden[index, row.kept] = False
+    tails = torch.tensor([row.context_at[1] for row in rows], device=device)
+    columns = torch.arange(length, device=device)
+    causal = columns <= columns[:, None]
+    asking = columns >= tails[:, None]
+    evicted = torch.from_numpy(hidden).to(device)[:, None, :] & asking[:, :, None]
+    return (causal & ~evicted)[:, None]
 
 
 def batch_loss(
@@ -136,10 +95,13 @@ def batch_loss(
     if pointer is not None and watched:
         part = [rows[index] for index in watched]
         index = torch.tensor(watched, device=device)
-        watch = Watch(
-            [row.context_at for row in part], [row.target_from - 1 for row in part], index
-        )
-    run = Pass(positions, observe=None if watch is None else watch.observe, dropout=mixture.dropout)
+        watch = Watch([row.seen for row in part], [row.target_from - 1 for row in part], index)
+    run = Pass(
+        positions,
+        mask=eviction_mask(rows, ids.shape[1], device),
+        observe=None if watch is None else watch.observe,
+        dropout=mixture.dropout,
+    )
     out, _ = hidden_states(weights, shape, weights.embedding[ids], run)
     flat = out.reshape(-1, out.shape[-1])
     loss = _row_losses(base, shape, (weights.final_norm, flat, ids), rows, mixture)
@@ -219,14 +181,12 @@ class Feeder:
             item = self.generator.choice(pool)
             if len(item.context) <= mixture.short_limit:
                 rows.append(self.row_of(item, self.generator))
-        rows.sort(key=lambda row: len(row.ids))
         short = packed(rows, mixture.token_budget)
         batches = list(short)
         if self.long_items and mixture.long_share > 0:
             wanted = max(1, round(len(short) * mixture.long_share / (1 - mixture.long_share)))
             drawn = [self.generator.choice(self.long_items) for _ in range(12 * wanted)]
             longer = [self.row_of(item, self.generator) for item in drawn]
-            longer.sort(key=lambda row: len(row.ids))
             batches_of_long = packed(longer, mixture.token_budget)
             batches += self.generator.sample(batches_of_long, min(wanted, len(batches_of_long)))
         self.generator.shuffle(batches)
@@ -234,14 +194,17 @@ class Feeder:
 
 
 def packed(rows: Sequence[Row], token_budget: int) -> list[list[Row]]:
-    """Rows sorted by length, cut into batches of at most ``token_budget`` padded tokens."""
+    """Batches of at most ``token_budget`` padded tokens, of like lengths and with or without
+    eviction."""
     batches: list[list[Row]] = []
-    current: list[Row] = []
-    for row in rows:
-        if current and len(row.ids) * (len(current) + 1) > token_budget:
+    for evicts in (False, True):
+        current: list[Row] = []
+        part = [row for row in rows if (row.kept is not None) is evicts]
+        for row in sorted(part, key=lambda row: len(row.ids)):
+            if current and len(row.ids) * (len(current) + 1) > token_budget:
+                batches.append(current)
+                current = []
+            current.append(row)
+        if current:
             batches.append(current)
-            current = []
-        current.append(row)
-    if current:
-        batches.append(current)
     return batches

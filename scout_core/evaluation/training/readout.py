@@ -40,17 +40,17 @@ class Watch:
     """Collects one row's attention over the passage while a forward pass runs.
 
     Args:
-        context_at: columns of the passage, per watched sequence.
+        context: columns of the passage that the row sees, per watched sequence.
         rows_at: the row that asks, per watched sequence.
         batch: which sequences of the batch are watched, int64.
     """
 
     def __init__(
-        self, context_at: Sequence[tuple[int, int]], rows_at: Sequence[int], batch: Tensor
+        self, context: Sequence[Sequence[int]], rows_at: Sequence[int], batch: Tensor
     ) -> None:
         device = batch.device
         self._batch = batch
-        self._context, lengths = padded([list(range(*span)) for span in context_at], device)
+        self._context, lengths = padded(context, device)
         columns = torch.arange(self._context.shape[1], device=device)
         self._valid = columns[None] < lengths[:, None]
         self._rows = torch.tensor(rows_at, device=device)[:, None]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import answer_f1, normalised
 from scout_core.evaluation.quality_answers import Model
-from scout_core.evaluation.training.cloud import Row
+from scout_core.evaluation.training.cloud_rows import Row
 from scout_core.evaluation.training.corpus import Item
 from scout_core.evaluation.training.prompts import Prompter
 from scout_core.evaluation.training.sampling import Draw, Prompt, greedy, sampled

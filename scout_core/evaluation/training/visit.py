@@ -33,10 +33,9 @@ from scout_core.evaluation.training.cloud import (
     Feeder,
     Mixture,
     Pointer,
-    Row,
-    answer_row,
     batch_loss,
 )
+from scout_core.evaluation.training.cloud_rows import Row, answer_row
 from scout_core.evaluation.training.corpus import Item, item_of
 from scout_core.evaluation.training.prompts import Prompter
 from scout_core.evaluation.training.selection_study import Bench
@@ -90,6 +89,9 @@ def open_visit(base: Path, data: Path, out: Path) -> Visit:
     torch.manual_seed(0)
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        # What is left to the CPU are selections of a few hundred scores: threads only wait there.
+        torch.set_num_threads(1)
     weights, shape, prompter = load_base(base, device)
     out.mkdir(parents=True, exist_ok=True)
     return Visit(weights, shape, prompter, data, out, pool, prompter.ids("<|im_end|>")[0], {})
@@ -162,10 +164,10 @@ def feeder_of(
     mixture: Mixture,
     seed: int = 1,
 ) -> Feeder:
-    share = mixture.sparse_share
+    selections = mixture.selections
 
     def row_of(item: Item, generator: random.Random) -> Row:
-        return answer_row(item, visit.prompter, generator, share)
+        return answer_row(item, visit.prompter, generator, selections)
 
     generator = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
     return Feeder(pools, long_items, chat, mixture, row_of, generator, [])

@@ -21,6 +21,7 @@ from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.training.adapter import LowRank, fresh, load_adapter
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.cloud import Feeder, Mixture
+from scout_core.evaluation.training.cloud_rows import Selections
 from scout_core.evaluation.training.corpus import (
     Item,
     Splits,
@@ -91,7 +92,7 @@ def trained_judge(visit: Visit, short: Splits, long: Splits, budget_s: float) ->
     answerable = [item for item in human if item.answers]
     refused = [item for item in human if not item.answers]
     judge = fresh(visit.base, layers=visit.shape.layers, rank=RANK, alpha=ALPHA, seed=1)
-    mixture = replace(Mixture(), sparse_share=0.15)
+    mixture = replace(Mixture(), selections=Selections(0.15))
     feeder = feeder_of(
         visit, [(0.86, answerable), (0.14, refused)], visit.items(long.train), [], mixture
     )
