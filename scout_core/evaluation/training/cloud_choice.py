@@ -1,21 +1,25 @@
 """Pick the best of several cloud adapters and of their averages, then measure it.
 
-    python -m scout_core.evaluation.training.cloud_choice BASE DATA OUT ADAPTER …
+    python -m scout_core.evaluation.training.cloud_choice BASE DATA OUT ADAPTER … [--chooser FOLDER]
 
 Averaging adapters that began alike averages their updates (Wortsman et al. 2022, "model soups");
 the sum of low-rank updates is brought back to the rank of one. The choice is made by F1 on the
-tuning articles alone; then the chosen one is measured on held-out articles, on long contexts, on
-mismatched passages and on chat. OUT receives ``cloud.safetensors`` and ``cloud-choice.json``.
+tuning articles alone; given a FOLDER of ``scout.safetensors`` and ``readout.safetensors``, by the
+mean of that over whole passages and the scout's selections. The chosen one is measured on held-out
+articles, on long contexts, on mismatched passages and on chat. OUT receives ``cloud.safetensors``
+and ``cloud-choice.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from scout_core.evaluation.training.adapter import (
+    LowRank,
     averaged,
     load_adapter,
     save_adapter,
@@ -24,20 +28,44 @@ from scout_core.evaluation.training.adapter import (
 from scout_core.evaluation.training.base_weights import ready_model
 from scout_core.evaluation.training.chat import chat_drift
 from scout_core.evaluation.training.cloud_visit import HELD_CHATS, chat_of
-from scout_core.evaluation.training.corpus import long_splits, short_splits
+from scout_core.evaluation.training.corpus import Item, long_splits, short_splits
 from scout_core.evaluation.training.long_mix import mismatched_examples
+from scout_core.evaluation.training.scout import opened
+from scout_core.evaluation.training.scout_figures import RETENTIONS, Scores, in_runs, scored
+from scout_core.evaluation.training.selection_study import Bench
 from scout_core.evaluation.training.visit import Visit, measure, note, open_visit
 
 
-def run(visit: Visit, paths: list[Path]) -> None:
+def served(
+    visit: Visit, adapter: LowRank, items: Sequence[Item], scores: Scores
+) -> dict[str, float]:
+    """Mean F1 from whole passages and, where there are scores, from selections in both executions.
+
+    Args:
+        scores: a scout's of every item, or none.
+    """
+    selections = {"full": [list(range(len(item.context))) for item in items]}
+    for retention in RETENTIONS if scores else ():
+        kept = in_runs(scores, retention)
+        selections |= {f"{retention}/evict": kept, f"{retention}/sparse": kept}
+    model = ready_model(visit.base, visit.shape, adapter, visit.stop)
+    found = Bench(model, visit.prompter, items).f1(selections)
+    return {name: float(values.mean()) for name, values in found.items()}
+
+
+def run(visit: Visit, paths: list[Path], chooser: Path | None) -> None:
     device = visit.base.embedding.device
     named = {p.stem.removeprefix("cloud-"): load_adapter(p, device).detached() for p in paths}
     short, long = short_splits(visit.data), long_splits(visit.data)
-    tune = visit.items(short.tune)
+    tune = [item for item in visit.items(short.tune) if item.answers]
+    scores = [] if chooser is None else scored(visit, opened(chooser, device), tune)
     reached: dict[str, float] = {}
     found = with_averages(named, averaged)
     for name, adapter in found.items():
-        reached[name] = measure(visit, adapter, tune, f"{name}/tune")
+        table = served(visit, adapter, tune, scores)
+        reached[name] = sum(table.values()) / len(table)
+        visit.figures[f"{name}/tune"] = table
+        note(f"{name}/tune: mean {reached[name]:.4f}, {table}")
     best = max(reached, key=lambda name: reached[name])
     visit.figures["kept"] = best
     save_adapter(found[best], visit.out / "cloud.safetensors", {"role": "cloud"}, {})
@@ -59,10 +87,11 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("adapters", type=Path, nargs="+")
+    parser.add_argument("--chooser", type=Path, help="folder of a scout: choose by its selections")
     options = parser.parse_args()
     visit = open_visit(options.base, options.data, options.out)
     try:
-        run(visit, options.adapters)
+        run(visit, options.adapters, options.chooser)
     finally:
         text = json.dumps(visit.figures, indent=1)
         (visit.out / "cloud-choice.json").write_text(text, encoding="utf-8")

@@ -58,10 +58,14 @@ def best_width(items: Sequence[Item], scores: Scores, retention: float) -> tuple
     return width, recalls[width]
 
 
+def in_runs(scores: Scores, retention: float) -> list[list[int]]:
+    """The selections that the engine would make of these scores."""
+    return [select_runs(torch.from_numpy(row), retention).tolist() for row in scores]
+
+
 def recall_in_runs(items: Sequence[Item], scores: Scores, retention: float) -> float:
-    """Answer recall of the selections that the engine would make of these scores."""
-    kept = [select_runs(torch.from_numpy(row), retention).tolist() for row in scores]
-    return float(answer_recall(items, kept).mean())
+    """Answer recall of those."""
+    return float(answer_recall(items, in_runs(scores, retention)).mean())
 
 
 def selection_name(selector: str, retention: float, width: int) -> str:
