@@ -7,7 +7,7 @@ study answers. Knows no files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from scout_core.engine import Engine
 from scout_core.evaluation.codec_coded import Contender, ExactCache
+from scout_core.evaluation.codec_prefix import cache_rows, code_in_place
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import Floats, answer_f1, paired_p_value, ratio_interval
 from scout_core.evaluation.quality_answers import Model, Prefix, continued_tails, prefill
@@ -137,18 +138,8 @@ def _exact_caches(
             head,
             _attention(engine, kv, question) if is_attended else None,
         )
-        for kv, question in zip(_rows(prefix), questions, strict=True)
+        for kv, question in zip(cache_rows(prefix), questions, strict=True)
     )
-
-
-def _rows(prefix: Prefix) -> Iterator[torch.Tensor]:
-    """bf16 ``[layers, 2, kv_heads, positions, head_dim]`` of every row."""
-    for row, length in enumerate(prefix.lengths.tolist()):
-        layers = [
-            torch.stack((key[row, :, :length], value[row, :, :length]))
-            for key, value in zip(prefix.cache.keys, prefix.cache.values, strict=True)
-        ]
-        yield torch.stack(layers).bfloat16().cpu()
 
 
 def _attention(engine: Engine, kv: torch.Tensor, question: _Question) -> NDArray[np.float64]:
@@ -167,15 +158,10 @@ def _coded(
     cache = prefix.cache
     keys = [key.clone() for key in cache.keys]
     values = [value.clone() for value in cache.values]
-    for row, exact in enumerate(caches):
-        coded = contender.code(exact)
-        tally.raw_bytes += exact.kv.nbytes
-        tally.payload_bytes += coded.payload_bytes
-        context = slice(exact.first, exact.first + exact.kv.shape[3])
-        for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
-            key[row, :, context] = coded.decoded[layer, 0].to(key)
-            value[row, :, context] = coded.decoded[layer, 1].to(value)
-    return Prefix(KeyValues(keys, values, cache.filled), prefix.lengths, prefix.valid)
+    coded = Prefix(KeyValues(keys, values, cache.filled), prefix.lengths, prefix.valid)
+    tally.payload_bytes += sum(code_in_place(coded, caches[0].first, caches, contender))
+    tally.raw_bytes += sum(exact.kv.nbytes for exact in caches)
+    return coded
 
 
 def _answer(

@@ -5,7 +5,7 @@ Owns the shape of a contender; knows neither which there are nor how they are me
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,15 @@ class ExactCache:
     attention: NDArray[np.float64] | None = None
     """``[positions]``, for contenders that need it: the squared attention of the context's last
     tokens (``CacheProbe.attention``) or, where there is a question, of its rows."""
+    selected: NDArray[np.int64] | None = None
+    """Absolute positions of its rows where they are a selection; None: they follow ``first``."""
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Absolute positions of its rows, ascending."""
+        if self.selected is not None:
+            return self.selected.tolist()
+        return range(self.first, self.first + self.kv.shape[3])
 
 
 Code = Callable[[ExactCache], Coded]

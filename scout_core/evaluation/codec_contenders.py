@@ -88,7 +88,7 @@ def _with(codec: KvCodec) -> Code:
 
 def _transformed(basis: TransformBasis, level: int) -> Code:
     def code(cache: ExactCache) -> Coded:
-        return coded_through(TransformCodec.at(basis, level, _positions(cache)), cache.kv)
+        return coded_through(TransformCodec.at(basis, level, cache.positions), cache.kv)
 
     return code
 
@@ -101,14 +101,10 @@ def _graded(basis: TransformBasis, level: int) -> Code:
             )
         grades = grades_of(cache.attention) + np.int8(min(level, 0))
         grades = np.clip(grades, FINEST_GRADE, COARSEST_GRADE)
-        codec = TransformCodec.at(basis, max(level, 0), _positions(cache), grades)
+        codec = TransformCodec.at(basis, max(level, 0), cache.positions, grades)
         return coded_through(codec, cache.kv)
 
     return code
-
-
-def _positions(cache: ExactCache) -> range:
-    return range(cache.first, cache.first + cache.kv.shape[3])
 
 
 def coded_through(codec: KvCodec, kv: torch.Tensor) -> Coded:

@@ -26,6 +26,7 @@ import torch
 from scout_core.codec.base import geometry_of
 from scout_core.codec.rotary import Rotation
 from scout_core.codec.transform_basis import TransformBasis
+from scout_core.errors import CodecError
 from scout_core.evaluation.codec_coded import Code, Coded, Contender, ExactCache
 from scout_core.evaluation.codec_kvtc_plan import SINGLE_BITS, Plan, Run, planned
 from scout_core.evaluation.codec_statistics import grouped_rows
@@ -148,6 +149,8 @@ def kvtc_peers(basis: TransformBasis) -> Iterator[Contender]:
 
 def _with(coder: KvtcLike) -> Code:
     def code(cache: ExactCache) -> Coded:
+        if cache.selected is not None:
+            raise CodecError("The KVTC-like peers code whole contexts, no selections.")
         kv, first = cache.kv, cache.first
         payload = coder.encode(kv, first)
         decoded = coder.decode(payload, geometry_of(kv), kv.shape[3], first)

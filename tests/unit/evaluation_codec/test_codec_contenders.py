@@ -8,6 +8,7 @@ import torch
 
 from scout_core.codec.compiled import cores
 from scout_core.codec.registry import CODECS, codec_by_name
+from scout_core.codec.transform import TransformCodec
 from scout_core.errors import CodecError
 from scout_core.evaluation.codec_coded import Contender, ExactCache
 from scout_core.evaluation.codec_contenders import contenders
@@ -43,6 +44,21 @@ def test_graded_levels_need_attention_and_say_so() -> None:
     coded = asking[0].code(ExactCache(kv, 4, attention))
     errors = (coded.decoded.float() - kv.float()).square().mean(dim=(0, 1, 2, 4))
     assert 2 * float(errors[-20:].mean()) < float(errors[:20].mean())
+
+
+def test_a_selection_is_coded_at_its_own_positions() -> None:
+    basis, selected = synthetic_basis(), list(range(4, 184, 2))
+    kv = synthetic_cache(selected, 5)
+    apart, adjacent = ExactCache(kv, 4, selected=np.array(selected)), ExactCache(kv, 4)
+    found = {contender.name: contender for contender in contenders(basis, thorough=True)}
+    coder = found["transform_06"]
+    bound = TransformCodec.at(basis, 6, selected)
+    expected = bound.decode(bound.encode(kv), basis.geometry, len(selected))
+    assert torch.equal(coder.code(apart).decoded, expected)
+    assert not torch.equal(coder.code(adjacent).decoded, expected)
+    kvtc = next(contender for name, contender in found.items() if name.startswith("kvtc_like"))
+    with pytest.raises(CodecError, match="no selections"):
+        kvtc.code(apart)
 
 
 def test_graded_levels_below_zero_are_finer_than_the_finest() -> None:
