@@ -62,6 +62,10 @@ class QualityRecord(_Record):
     n: int = Field(ge=1, description="questions measured")
     low: float = Field(description="lower end of the 95 % interval")
     high: float = Field(description="upper end of the 95 % interval")
+    codec: str | None = Field(
+        default=None,
+        description="what a KV mode's cache was coded with; unsaid before there were several",
+    )
 
 
 class CostRecord(_Record):

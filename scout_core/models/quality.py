@@ -35,6 +35,7 @@ class QualityRow:
         quality: mean, relative to the full context.
         n: questions behind it; 0 marks an assumption.
         low, high: 95 % interval of ``quality``.
+        codec: of a KV mode's cache, as responses name it; None: unsaid, or no KV.
     """
 
     mode: Mode
@@ -46,6 +47,7 @@ class QualityRow:
     n: int
     low: float
     high: float
+    codec: str | None = None
 
 
 NEEDED: Final = (*((mode, Execution.EVICT) for mode in Mode), (Mode.SCOUT, Execution.SPARSE))
@@ -102,12 +104,17 @@ class QualityTable:
         """Expected quality of one way of serving.
 
         ``expected_quality`` of its rows, linear in retention between them; from the lowest one to
-        0 at retention 0; above the highest one its value. A length outside every band takes the
-        nearest band.
+        0 at retention 0; above the highest one its value. Where there are rows of several codecs,
+        an edge may send any of them, and the least is expected. A length outside every band takes
+        the nearest band.
         """
         way = (mode, execution if mode is Mode.SCOUT else Execution.EVICT)
         band = _nearest_band(self._by_way[way], context_tokens)
-        points = sorted((row.retention, expected_quality(row)) for row in band)
+        least: dict[float, float] = {}
+        for row in band:
+            expected = expected_quality(row)
+            least[row.retention] = min(least.get(row.retention, expected), expected)
+        points = sorted(least.items())
         at = bisect_left(points, (retention, float("-inf")))
         if at == len(points):
             return points[-1][1]

@@ -155,3 +155,27 @@ def test_without_calibration_quality_only_rises_with_retention() -> None:
         assert values == sorted(values)
         assert values[-1] == 1.0
         assert 0.0 < values[0] < 0.1
+
+
+def with_int4(*rows: dict[str, Any]) -> QualityTable:
+    """The document's table with these rows of kv_int4."""
+    others = [found for found in document()["quality"] if found["mode"] != "kv_int4"]
+    return Profile.model_validate(document() | {"quality": [*others, *rows]}).quality_table()
+
+
+def test_of_several_codecs_the_least_is_expected() -> None:
+    flat = row("kv_int4", 1.0, 0.9) | {"codec": "transform"}
+    graded = row("kv_int4", 1.0, 0.8) | {"codec": "transform_graded"}
+
+    def expected(table: QualityTable) -> float:
+        return table.quality(Mode.KV_INT4, Execution.EVICT, 1.0, 100)
+
+    assert expected(with_int4(graded)) < expected(with_int4(flat))
+    for both in (with_int4(flat, graded), with_int4(graded, flat)):
+        assert expected(both) == expected(with_int4(graded))
+
+
+def test_a_profile_of_before_says_no_codecs_and_is_written_without() -> None:
+    profile = Profile.model_validate(document())
+    assert {found.codec for found in profile.quality} == {None}
+    assert "codec" not in profile.model_dump_json(exclude_none=True)
