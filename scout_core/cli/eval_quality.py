@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -24,8 +23,10 @@ from scout_core.cli.eval_quality_tables import (
 from scout_core.errors import RequestError, RetentionError
 from scout_core.evaluation.baselines_retrieval import load_embedder
 from scout_core.evaluation.dataset import Example, load_examples
+from scout_core.evaluation.quality_codecs import coding_identity
 from scout_core.evaluation.quality_cosine import CosineRow, kv_cosines
 from scout_core.evaluation.quality_heads import with_fitted_heads
+from scout_core.evaluation.quality_identity import identity_of
 from scout_core.evaluation.quality_models import Hosting, Pair, load_pair
 from scout_core.evaluation.quality_plots import draw
 from scout_core.evaluation.quality_records import Record, Records, RecordsFile
@@ -38,6 +39,8 @@ from scout_core.models.registry import BUNDLED_PREFIX, bundled_model
 CLOUD_MODEL = "bundled:smollm2-135m-qa"
 SCOUT_MODEL = "bundled:smollm2-135m-scout"
 RECORDS_HELP = "File of what was found, question by question: what it holds is not run again."
+TIME_LIMIT_HELP = "Stop measuring after so many seconds."
+TRANSFORM_HELP = "Basis that KV goes through: a file, or none. Default: the cloud's bundled one."
 
 
 def retention_list(text: str) -> tuple[float, ...]:
@@ -114,25 +117,6 @@ def pools_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return pools
 
 
-def _digest(weights: dict[str, Any] | None) -> str | None:
-    if weights is None:
-        return None
-    return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _identity(pair: Pair, profile: Profile | None, seed: int) -> dict[str, str | int | None]:
-    """What the figures of a records file depend on, beside the questions."""
-    scout_heads = None if profile is None else profile.scout_head_weights
-    return {
-        "cloud": pair.cloud.fingerprint,
-        "scout": pair.scout.fingerprint,
-        "compute type": pair.cloud.compute_dtype,
-        "profile's heads": _digest(None if pair.heads is None else pair.heads.to_dict()),
-        "profile's scout heads": _digest(scout_heads and scout_heads.model_dump(mode="json")),
-        "seed": seed,
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class _Measured:
     """All that is reported: of the pair, all rows, and rows by source."""
@@ -150,6 +134,7 @@ class _Measured:
             "pair": self.pair.name,
             "compute_dtype": self.pair.cloud.compute_dtype,
             "device": self.pair.model.device.type,
+            "kv_coding": coding_identity(self.pair.basis),
             "n": len(lengths),
             "mean_context_tokens": sum(lengths) / len(lengths),
             "full_f1": rows[0].f1,
@@ -184,7 +169,9 @@ def _study(options: dict[str, Any], progress: Console) -> _Measured:
     examples = part_of(examples, options["part"])
     retentions = retention_list(options["retention"])
     profile = shipped_profile(options["profile"], options["scout"], options["cloud"])
-    hosting = Hosting(options["device"], options["compute_dtype"], options["threads"])
+    hosting = Hosting(
+        options["device"], options["compute_dtype"], options["threads"], options["transform"]
+    )
     pair = load_pair(options["cloud"], options["scout"], profile, hosting)
     if pair.heads is None and options["fit_heads"]:
         pair, examples = with_fitted_heads(pair, examples)
@@ -199,7 +186,8 @@ def _study(options: dict[str, Any], progress: Console) -> _Measured:
         retentions, options["seed"], options["kv_modes"], wanted, answers=options["answers"]
     )
     path: Path | None = options["records"]
-    identity = _identity(pair, profile, options["seed"])
+    scout_heads = None if profile is None else profile.scout_head_weights
+    identity = identity_of(pair, scout_heads, options["seed"])
     kept = None if path is None else RecordsFile(path, identity)
     study = Study(pair, plan, embedder, None if kept is None else kept.read())
 
@@ -230,10 +218,11 @@ def _study(options: dict[str, Any], progress: Console) -> _Measured:
 @click.option("--answers/--no-answers", default=True, help="Without: recall and overlap only.")
 @click.option("--kv-modes/--no-kv-modes", default=True, help="The KV modes' answers as well.")
 @click.option("--kv-cosine", default=0, help="Compare the models' caches on so many questions.")
+@click.option("--transform", default="", help=TRANSFORM_HELP)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--records", type=click.Path(dir_okay=False, path_type=Path), help=RECORDS_HELP)
 @click.option("--part", help="I/N: only every N-th question from the I-th on.")
-@click.option("--time-limit", type=float, help="Stop measuring after so many seconds.")
+@click.option("--time-limit", type=float, help=TIME_LIMIT_HELP)
 @click.option("--pool", multiple=True, help="NAME=SOURCE,SOURCE: report these sources as one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--compute-dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")

@@ -26,6 +26,13 @@ def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.3f}"
 
 
+def _way(row: QualityRow) -> str:
+    """The mode, and what its KV went through; of scout mode the execution."""
+    if row.mode == Mode.SCOUT.value:
+        return row.execution
+    return f"{row.mode} {row.codec}".strip()
+
+
 def _titled(title: str, columns: Sequence[str]) -> Table:
     shown = Table(title=title, box=SIMPLE_HEAD)
     for column in columns:
@@ -45,9 +52,8 @@ def answer_table(name: str, rows: Sequence[QualityRow]) -> Table | None:
     columns = ("n", "F1", "ratio", "95 %", "p", "- scout", "p")
     shown = _titled(title, (*LEFT, *columns))
     for row in answered:
-        mode = row.mode if row.mode != Mode.SCOUT.value else row.execution
         shown.add_row(
-            mode,
+            _way(row),
             f"{row.retention:g}",
             row.selector,
             str(row.n),
@@ -87,9 +93,8 @@ def cost_table(rows: Sequence[QualityRow]) -> Table:
     columns = ("payload B", "edge", "cloud")
     shown = _titled("costs; compute relative to the cloud's full pass", (*LEFT, *columns))
     for row in rows:
-        mode = row.mode if row.mode != Mode.SCOUT.value else row.execution
         shown.add_row(
-            mode,
+            _way(row),
             f"{row.retention:g}",
             row.selector,
             f"{row.payload_bytes:.0f}",

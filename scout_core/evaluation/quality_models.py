@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scout_core.codec.bases import configured_basis
+from scout_core.codec.transform_basis import TransformBasis
 from scout_core.engine import Engine
 from scout_core.engine.options import ComputeDtype, Device, EngineOptions
 from scout_core.engine.scoring import ScoutScorer
@@ -54,11 +56,13 @@ class Scouting:
 
 @dataclass(frozen=True, slots=True)
 class Hosting:
-    """Where and how both models run; see ``EngineOptions``."""
+    """Where and how both models run (``EngineOptions``), and the transform that KV goes through."""
 
     device: Device = "auto"
     compute_dtype: ComputeDtype = "auto"
     threads: int | None = None
+    transform: str = ""
+    """As the daemons' setting: ``configured_basis``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ class Pair:
     """The baseline that reads words alone; there for the bundled scout."""
     scouting: Scouting | None = None
     """None where the study cannot batch the scout: the scorer takes one question at a time."""
+    basis: TransformBasis | None = None
+    """What an edge with the cloud's model sends KV through; None: plain groups."""
 
     @property
     def name(self) -> str:
@@ -160,7 +166,7 @@ def load_pair(
 
     Raises:
         UnknownModelError, UnsupportedModelError: as ``Engine.load``.
-        ProfileError: the profile was made for other models.
+        ProfileError: the profile or the transform basis was made for other models.
     """
     host = hosting or Hosting()
     loaded, scoring = (
@@ -185,6 +191,7 @@ def load_pair(
             heads=cloud_heads,
             lexical=lexical,
             scouting=_scouting(loaded, scoring, scout_heads),
+            basis=configured_basis(host.transform, loaded.fingerprint),
         )
 
 

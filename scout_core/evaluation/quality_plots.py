@@ -72,9 +72,8 @@ def _payload(rows: Sequence[QualityRow], folder: Path) -> Path:
         tokens_only = row.selector == FULL and row.mode == "scout"
         if row.selector in (FULL, "scout", "cloud"):
             axes.scatter(row.payload_bytes, _ratio(row), s=30)
-            label = (
-                "tokens only" if tokens_only else f"{row.mode} {row.execution} {row.retention:g}"
-            )
+            how = row.codec or row.execution
+            label = "tokens only" if tokens_only else f"{row.mode} {how} {row.retention:g}"
             axes.annotate(label, (row.payload_bytes, _ratio(row)), fontsize=6)
     axes.set_xscale("log")
     axes.set_xlabel("payload, bytes (mean)")

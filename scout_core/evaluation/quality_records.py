@@ -16,6 +16,7 @@ from typing import Any
 
 from scout_core.errors import RequestError
 from scout_core.evaluation.dataset import Example
+from scout_core.evaluation.quality_codecs import NO_CODEC
 from scout_core.evaluation.quality_ways import Way
 from scout_core.modes import Execution, Mode
 
@@ -66,6 +67,7 @@ def _line(key: str, record: Record) -> str:
             "execution": way.execution.value,
             "retention": way.retention,
             "selector": way.selector,
+            "codec": way.codec,
             **asdict(outcome),
         }
         for way, outcome in record.outcomes.items()
@@ -82,6 +84,7 @@ def _merge(records: Records, row: dict[str, Any]) -> None:
             Execution(found.pop("execution")),
             found.pop("retention"),
             found.pop("selector"),
+            found.pop("codec", NO_CODEC),
         )
         outcome = Outcome(**found)
         known = record.outcomes.get(way)

@@ -16,18 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scout_core.codec.registry import codec_by_name
 from scout_core.errors import RequestError
 from scout_core.evaluation.baselines_retrieval import Passage, SentenceEmbedder, embedding_scores
 from scout_core.evaluation.dataset import Example
 from scout_core.evaluation.metrics import answer_f1, exact_match
-from scout_core.evaluation.quality_answers import (
-    Prefix,
-    continued_tails,
-    evicted,
-    prefill_in_passes,
-    question_attention,
-)
+from scout_core.evaluation.quality_answers import Prefix, prefill_in_passes, question_attention
 from scout_core.evaluation.quality_batches import Budget, budget_for, by_length
 from scout_core.evaluation.quality_case import (
     CLOUD,
@@ -41,24 +34,25 @@ from scout_core.evaluation.quality_case import (
     selections,
     selector_names,
 )
-from scout_core.evaluation.quality_decoder import KeyValues
-from scout_core.evaluation.quality_decoding import MAX_ANSWER_TOKENS, Job, Slice, answers_of
+from scout_core.evaluation.quality_codecs import NO_CODEC, contender_of
+from scout_core.evaluation.quality_coded import CodedJob, coded_answers
+from scout_core.evaluation.quality_decoding import Job, Slice, answers_of
 from scout_core.evaluation.quality_models import Pair
 from scout_core.evaluation.quality_records import Outcome, Record, Records, question_key
 from scout_core.evaluation.quality_scouting import batched_scout_scores
 from scout_core.evaluation.quality_table import QualityRow, table
 from scout_core.evaluation.quality_ways import (
-    KV_CODECS,
-    KV_SELECT,
-    SELECTED_CODEC,
+    KV_SELECT_RETENTION,
     SPARSE_SELECTORS,
     WHOLE,
     Way,
     compute,
-    kv_way,
+    kv_ways,
     payload_bytes,
+    selected_ways,
 )
 from scout_core.modes import Execution, Mode
+from scout_core.selection.importance import attended_importance
 
 Kept = NDArray[np.int64]
 Found = Callable[[Sequence[tuple[str, Record]]], None]
@@ -92,6 +86,28 @@ class _Choice:
     kept: Kept
     best: Kept | None
     """The cloud's own choice of as many."""
+    importance: NDArray[np.float64]
+    """``[context tokens]``, of each for the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What a question makes of its context: kept positions by (selector, retention), and the
+    importance of all ``[context tokens]``."""
+
+    kept: Mapping[tuple[str, float], Kept]
+    importance: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A text, or None where nothing was decoded; and the bytes of the coded cache behind it."""
+
+    text: str | None
+    cache_bytes: int = 0
+
+
+_UNANSWERED = _Answer(None)
 
 
 class Study:
@@ -145,7 +161,12 @@ class Study:
         """The table of all records, full context first."""
         return table(self.records.values())
 
-    def _planned(self) -> list[Way]:
+    def unmeasured(self, examples: Sequence[Example]) -> int:
+        """How many of these examples lack a planned way."""
+        return sum(bool(self._missing(example)) for example in examples)
+
+    @property
+    def ways(self) -> list[Way]:
         """Every way of the plan, in the table's order."""
         ways = [WHOLE]
         for selector in sorted(self._selectors):
@@ -154,9 +175,9 @@ class Study:
                 if selector in SPARSE_SELECTORS:
                     ways.append(Way(Mode.SCOUT, Execution.SPARSE, retention, selector))
         if self._plan.kv_modes and self._plan.answers:
-            ways += [kv_way(mode) for mode in KV_CODECS]
-            kept = KV_SELECT.retention in self._plan.retentions
-            ways += [KV_SELECT] if CLOUD in self._selectors and kept else []
+            ways += kv_ways(self._pair.basis)
+            if CLOUD in self._selectors and KV_SELECT_RETENTION in self._plan.retentions:
+                ways += selected_ways(self._pair.basis)
         return ways
 
     def _missing(self, example: Example) -> list[Way]:
@@ -167,7 +188,7 @@ class Study:
             outcome = outcomes.get(way)
             return outcome is None or (self._plan.answers and outcome.f1 is None)
 
-        return [way for way in self._planned() if lacking(way)]
+        return [way for way in self.ways if lacking(way)]
 
     def _sliced(self, cases: Iterable[Case]) -> Iterable[list[Case]]:
         """Slices in the given order whose padded size is within the budget."""
@@ -185,20 +206,22 @@ class Study:
     @torch.no_grad()
     def _measured(self, cases: list[Case]) -> list[tuple[str, Record]]:
         part = Slice(self._pair.model, self._head, cases, self._prefilled(cases))
-        chosen = self._selections(part)
+        readings = self._readings(part)
         choices = [
-            self._choice(place, way, case, chosen[place])
+            self._choice(place, way, case, readings[place])
             for place, case in enumerate(cases)
             for way in self._missing(case.example)
         ]
-        texts = self._texts(part, choices) if self._plan.answers else [None] * len(choices)
+        answers = [_UNANSWERED] * len(choices)
+        if self._plan.answers:
+            answers = self._answers(part, choices)
         touched: dict[str, Record] = {}
-        for choice, text in zip(choices, texts, strict=True):
+        for choice, answer in zip(choices, answers, strict=True):
             case = cases[choice.question]
             key = question_key(case.example)
             fresh = Record(case.example.source, len(case.tokens))
             record = touched.setdefault(key, self.records.setdefault(key, fresh))
-            record.outcomes[choice.way] = self._outcome(choice, case, text)
+            record.outcomes[choice.way] = self._outcome(choice, case, answer)
         return list(touched.items())
 
     def _prefilled(self, cases: Sequence[Case]) -> Prefix:
@@ -208,15 +231,15 @@ class Study:
         found = prefill_in_passes(self._pair.model, rows, self._budget.pass_tokens)
         return found if len(rows) == len(cases) else found.rows([place[c.tokens] for c in cases])
 
-    def _selections(self, part: Slice) -> list[dict[tuple[str, float], Kept]]:
-        """Per case the kept positions by (selector, retention)."""
+    def _readings(self, part: Slice) -> list[_Reading]:
+        """What each case's question makes of its context."""
         cases = part.cases
         scout = batched_scout_scores(self._pair, cases, self._budget.pass_tokens)
         embedded = None
         if self._embedder is not None and MINILM in self._selectors:
             passages = [Passage(case.example.question, case.pieces) for case in cases]
             embedded = embedding_scores(self._embedder, passages)
-        found: list[dict[tuple[str, float], Kept]] = [{} for _ in cases]
+        found: dict[int, _Reading] = {}
         wanted = {*self._selectors, CLOUD}
         for index in by_length([len(c.tokens) for c in cases], self._budget.pass_tokens):
             seen = question_attention(
@@ -227,80 +250,52 @@ class Study:
             )
             for place, attention in zip(index, seen, strict=True):
                 case = cases[place]
+                of_context = attention[:, :, len(self._head) :]
                 evidence = Evidence(
-                    attention[:, :, len(self._head) :],
+                    of_context,
                     scout[place],
                     None if embedded is None else embedded[place],
                 )
                 seed = zlib.crc32(question_key(case.example).encode()) ^ self._plan.seed
                 scores = all_scores(self._pair, case, evidence, seed)
                 mine = {name: row for name, row in scores.items() if name in wanted}
-                found[place] = selections(mine, self._plan.retentions)
-        return found
+                found[place] = _Reading(
+                    selections(mine, self._plan.retentions),
+                    attended_importance(of_context).double().numpy(),
+                )
+        return [found[place] for place in range(len(cases))]
 
-    def _choice(
-        self, place: int, way: Way, case: Case, chosen: Mapping[tuple[str, float], Kept]
-    ) -> _Choice:
+    def _choice(self, place: int, way: Way, case: Case, reading: _Reading) -> _Choice:
+        weights, kept = reading.importance, reading.kept
         if way.retention == 1.0:
-            return _Choice(place, way, np.arange(len(case.tokens)), None)
-        best = None if way.selector == CLOUD else chosen.get((CLOUD, way.retention))
-        return _Choice(place, way, chosen[way.selector, way.retention], best)
+            return _Choice(place, way, np.arange(len(case.tokens)), None, weights)
+        best = None if way.selector == CLOUD else kept.get((CLOUD, way.retention))
+        return _Choice(place, way, kept[way.selector, way.retention], best, weights)
 
-    def _texts(self, part: Slice, choices: Sequence[_Choice]) -> list[str]:
+    def _answers(self, part: Slice, choices: Sequence[_Choice]) -> list[_Answer]:
         """The answer of every choice, in their order."""
-        texts: dict[tuple[int, Way], str] = {}
-        plain = [choice for choice in choices if choice.way.mode is Mode.SCOUT]
+        found: dict[tuple[int, Way], _Answer] = {}
+        plain = [choice for choice in choices if choice.way.codec == NO_CODEC]
         jobs = [Job(choice.question, choice.way.execution, choice.kept) for choice in plain]
         answers = answers_of(part, jobs, self._budget)
         for choice, ids in zip(plain, answers, strict=True):
-            texts[choice.question, choice.way] = self._pair.cloud.text(ids).strip()
-        for way in dict.fromkeys(choice.way for choice in choices):
-            if way.mode is not Mode.SCOUT:
-                mine = [choice for choice in choices if choice.way == way]
-                for choice, ids in zip(mine, self._coded_answers(part, mine), strict=True):
-                    texts[choice.question, way] = self._pair.cloud.text(ids).strip()
-        return [texts[choice.question, choice.way] for choice in choices]
+            found[choice.question, choice.way] = _Answer(self._text(ids))
+        for way in dict.fromkeys(c.way for c in choices if c.way.codec != NO_CODEC):
+            mine = [choice for choice in choices if choice.way == way]
+            sent = [CodedJob(c.question, c.kept, c.importance) for c in mine]
+            contender = contender_of(way.codec, self._pair.basis)
+            read = coded_answers(part, sent, contender, self._budget)
+            for choice, answer in zip(mine, read, strict=True):
+                text = self._text(answer.ids)
+                found[choice.question, way] = _Answer(text, answer.cache_bytes)
+        return [found[choice.question, choice.way] for choice in choices]
 
-    def _coded_answers(self, part: Slice, choices: Sequence[_Choice]) -> list[list[int]]:
-        """Answers of one KV mode, from caches that went through its codec."""
-        mode = choices[0].way.mode
-        codec_name = KV_CODECS.get(mode, SELECTED_CODEC)
-        start = len(self._head)
-        answers: list[list[int]] = [[] for _ in choices]
-        lengths = [len(c.kept) + len(part.cases[c.question].tail) for c in choices]
-        room = MAX_ANSWER_TOKENS + max(len(case.tail) for case in part.cases)
-        for index in by_length([n + start + room for n in lengths], self._budget.decode_tokens):
-            mine = [choices[i] for i in index]
-            columns = [[*range(start), *(start + choice.kept).tolist()] for choice in mine]
-            owners = [choice.question for choice in mine]
-            prefix = evicted(part.full, columns, owners, room)
-            self._code(prefix, codec_name)
-            tails = [part.cases[owner].tail for owner in owners]
-            starts = [part.starts[owner] for owner in owners]
-            found = continued_tails(part.model, prefix, tails, starts, MAX_ANSWER_TOKENS)
-            for place, ids in zip(index, found, strict=True):
-                answers[place] = ids
-        return answers
+    def _text(self, ids: Sequence[int]) -> str:
+        return self._pair.cloud.text(ids).strip()
 
-    def _code(self, prefix: Prefix, codec_name: str) -> None:
-        """Sends the context of a cache through a codec, in place; the head is never coded."""
-        codec = codec_by_name(codec_name)
-        start = len(self._head)
-        cache: KeyValues = prefix.cache
-        layers = list(zip(cache.keys, cache.values, strict=True))
-        for row, length in enumerate(prefix.lengths.tolist()):
-            pairs = [
-                torch.stack((k[row, :, start:length], v[row, :, start:length])) for k, v in layers
-            ]
-            kv = torch.stack(pairs).cpu()
-            read = codec.decode(codec.encode(kv), self._pair.cloud.geometry, length - start)
-            read = read.to(layers[0][0])
-            for layer, (key, value) in enumerate(layers):
-                key[row, :, start:length] = read[layer, 0]
-                value[row, :, start:length] = read[layer, 1]
-
-    def _outcome(self, choice: _Choice, case: Case, text: str | None) -> Outcome:
-        golds = case.example.answers
+    def _outcome(self, choice: _Choice, case: Case, answer: _Answer) -> Outcome:
+        golds, text = case.example.answers, answer.text
+        sent = payload_bytes(self._pair, choice.way, case, choice.kept, answer.cache_bytes)
         weights = 0 if self._embedder is None else self._embedder.parameters
         cost = compute(self._pair, choice.way, case, len(choice.kept), weights)
         return Outcome(
@@ -308,7 +303,7 @@ class Study:
             em=None if text is None else exact_match(text, golds),
             recall=answer_recall(case, choice.kept),
             overlap=None if choice.best is None else overlap(choice.kept, choice.best),
-            payload_bytes=payload_bytes(self._pair, choice.way, case, choice.kept),
+            payload_bytes=sent,
             edge_compute=cost.edge,
             cloud_compute=cost.cloud,
         )

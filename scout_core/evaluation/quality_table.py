@@ -18,6 +18,7 @@ from scout_core.evaluation.metrics import (
     ratio_interval,
 )
 from scout_core.evaluation.quality_case import SCOUT
+from scout_core.evaluation.quality_codecs import NO_CODEC
 from scout_core.evaluation.quality_records import Outcome, Record
 from scout_core.evaluation.quality_ways import WHOLE, Way
 from scout_core.modes import Mode
@@ -33,7 +34,8 @@ class QualityRow:
     ``n`` counts answered questions; the fields about answers are None where it is 0. ``ratio``,
     ``difference`` (F1) and ``p_value`` compare with the whole context on the same questions,
     ``against_scout`` (F1) and ``against_scout_p`` with the scout. ``recall_n`` questions have the
-    answer in their context; ``recall_against_scout`` and its p compare on those.
+    answer in their context; ``recall_against_scout`` and its p compare on those. ``codec`` is what
+    a KV mode's cache went through; empty for others.
     """
 
     mode: str
@@ -62,6 +64,7 @@ class QualityRow:
     payload_bytes: float
     edge_compute: float
     cloud_compute: float
+    codec: str = NO_CODEC
 
 
 def table(records: Iterable[Record]) -> tuple[QualityRow, ...]:
@@ -149,6 +152,7 @@ def _row(way: Way, records: Sequence[Record]) -> QualityRow:
         recall_against_scout_p=paired_p_value(my_recall, its_recall) if my_recall.size else None,
         overlap=_mean([o.overlap for o in found]),
         **_costs(found),
+        codec=way.codec,
     )
 
 

@@ -1,8 +1,8 @@
 """Ways of answering a question, and what each costs: bytes on the uplink, compute at both ends.
 
 Payload: the bytes the uplink carries when the cloud has seen nothing of the context: token ids the
-execution needs and the coded selection; for KV modes the coded cache. The question is the same for
-all and not counted.
+execution needs and the coded selection; for KV modes the coded cache, as one payload without the
+template's head. The question is the same for all and not counted.
 
 Compute is given relative to the cloud model's full pass over head, context and tail of the same
 question, in layers times tokens (attention's quadratic part, below 5 % under 2k tokens, left out;
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scout_core.codec.positions import encode_positions
-from scout_core.codec.registry import codec_by_name
 from scout_core.codec.tokens import token_bytes
+from scout_core.codec.transform_basis import TransformBasis
+from scout_core.evaluation.codec_contenders import GRADED
 from scout_core.evaluation.quality_case import (
     BM25,
     CLOUD,
@@ -29,6 +30,7 @@ from scout_core.evaluation.quality_case import (
     UNIFORM_MEAN,
     Case,
 )
+from scout_core.evaluation.quality_codecs import NO_CODEC, sent_codecs
 from scout_core.evaluation.quality_decoder import PROJECTIONS
 from scout_core.evaluation.quality_models import Pair
 from scout_core.modes import Execution, Mode
@@ -38,41 +40,56 @@ FULL = "all"
 SPARSE_SELECTORS = frozenset({SCOUT, CLOUD, LEXICAL, BM25, MINILM})
 """Selectors that are also run sparse: the scout, the cloud's own and what a user would try."""
 KV_SELECT_RETENTION = 0.5
-KV_CODECS = {Mode.KV_BF16: "raw_bf16", Mode.KV_INT8: "int8_groups", Mode.KV_INT4: "int4_groups"}
-SELECTED_CODEC = "int8_groups"
-"""What ``kv_select`` codes its positions with."""
+WHOLE_MODES = (Mode.KV_BF16, Mode.KV_INT8, Mode.KV_INT4)
+"""KV modes that send everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One row's way of answering."""
+    """One row's way of answering; ``codec`` is what a KV mode is sent with, else empty."""
 
     mode: Mode
     execution: Execution
     retention: float
     selector: str
+    codec: str = NO_CODEC
 
 
 WHOLE = Way(Mode.SCOUT, Execution.EVICT, 1.0, FULL)
 """The whole context: what every other way is compared with."""
-KV_SELECT = Way(Mode.KV_SELECT, Execution.EVICT, KV_SELECT_RETENTION, CLOUD)
 
 
-def kv_way(mode: Mode) -> Way:
-    """A KV mode that sends everything."""
-    return Way(mode, Execution.EVICT, 1.0, FULL)
+def kv_ways(basis: TransformBasis | None) -> list[Way]:
+    """KV modes that send everything, with every codec that an edge may send them with."""
+    return [
+        Way(mode, Execution.EVICT, 1.0, FULL, codec)
+        for mode in WHOLE_MODES
+        for codec in sent_codecs(mode, basis)
+    ]
 
 
-def payload_bytes(pair: Pair, way: Way, case: Case, kept: NDArray[np.int64]) -> int:
-    """Bytes on the uplink; see the module's docstring."""
+def selected_ways(basis: TransformBasis | None) -> list[Way]:
+    """``kv_select``, chosen by the cloud's own heads."""
+    return [
+        Way(Mode.KV_SELECT, Execution.EVICT, KV_SELECT_RETENTION, CLOUD, codec)
+        for codec in sent_codecs(Mode.KV_SELECT, basis)
+    ]
+
+
+def payload_bytes(
+    pair: Pair, way: Way, case: Case, kept: NDArray[np.int64], cache_bytes: int
+) -> int:
+    """Bytes on the uplink; see the module's docstring.
+
+    Args:
+        cache_bytes: of the coded cache; 0 where none is sent.
+    """
     count = len(case.tokens)
-    geometry = pair.cloud.geometry
     match way.mode:
         case Mode.KV_BF16 | Mode.KV_INT8 | Mode.KV_INT4:
-            return codec_by_name(KV_CODECS[way.mode]).encoded_bytes(geometry, count)
+            return cache_bytes
         case Mode.KV_SELECT:
-            coded = codec_by_name(SELECTED_CODEC).encoded_bytes(geometry, len(kept))
-            return len(encode_positions(kept, count)) + coded
+            return len(encode_positions(kept, count)) + cache_bytes
         case Mode.SCOUT:
             sent = len(kept) if way.execution is Execution.SPARSE else count
             return len(encode_positions(kept, count)) + token_bytes(pair.cloud.vocabulary, sent)
@@ -97,7 +114,7 @@ def compute(pair: Pair, way: Way, case: Case, kept: int, embedder_weights: int) 
     count, tail = len(case.tokens), len(case.tail)
     whole = float(head + count + tail)
     if way.mode is not Mode.SCOUT:
-        scoring = tail if way.mode is Mode.KV_SELECT else 0
+        scoring = tail if way.mode is Mode.KV_SELECT or way.codec == GRADED else 0
         return Compute((head + count + scoring) / whole, tail / whole)
     sparse = way.execution is Execution.SPARSE
     cloud = (head + kept + tail) / whole if sparse else 1.0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from scout_core.codec.groups import INT8_GROUPS
 from scout_core.engine.scouts import scorer_between
 from scout_core.engine.trained_scout import TrainedScorer
 from scout_core.errors import RequestError
@@ -30,6 +31,7 @@ from scout_core.sampling import SamplingOptions
 from scout_core.selection.lexical import FEATURES
 from scout_core.selection.readout import ReadoutShape, fresh_readout
 from tests.support.tiny_models import HEADS, LAYERS, save_tiny_model
+from tests.support.tiny_transform import tiny_basis
 
 PASSAGES = (
     "The lighthouse was built of granite by Anna Holm in 1820. The lamp was converted later.",
@@ -140,17 +142,48 @@ def test_a_scout_of_another_kind_is_asked_question_by_question(pair: Pair) -> No
 def test_every_planned_way_of_every_question_is_answered(pair: Pair) -> None:
     study = Study(pair, FEW, None)
     _ran(study, EXAMPLES)
-    rows = {(row.mode, row.execution, row.retention, row.selector): row for row in study.rows()}
+    rows = {
+        (row.mode, row.execution, row.retention, row.selector, row.codec): row
+        for row in study.rows()
+    }
     assert set(rows) == {
-        ("scout", "evict", 1.0, "all"),
-        ("scout", "evict", 0.5, "oracle"),
-        *((("scout", e, 0.5, s)) for e in ("evict", "sparse") for s in ("cloud", "scout")),
-        *((mode, "evict", 1.0, "all") for mode in ("kv_bf16", "kv_int8", "kv_int4")),
-        ("kv_select", "evict", 0.5, "cloud"),
+        ("scout", "evict", 1.0, "all", ""),
+        ("scout", "evict", 0.5, "oracle", ""),
+        *((("scout", e, 0.5, s, "")) for e in ("evict", "sparse") for s in ("cloud", "scout")),
+        ("kv_bf16", "evict", 1.0, "all", "raw_bf16"),
+        ("kv_int8", "evict", 1.0, "all", "int8_groups"),
+        ("kv_int4", "evict", 1.0, "all", "int4_groups"),
+        ("kv_select", "evict", 0.5, "cloud", "int8_groups"),
     }
     assert {row.n for row in rows.values()} == {4}
-    assert rows["scout", "evict", 0.5, "oracle"].answer_recall == 1.0
-    assert rows["scout", "evict", 1.0, "all"].payload_bytes > 0
+    assert rows["scout", "evict", 0.5, "oracle", ""].answer_recall == 1.0
+    assert rows["scout", "evict", 1.0, "all", ""].payload_bytes > 0
+
+
+def test_where_an_edge_has_a_transform_kv_is_measured_through_it(pair: Pair) -> None:
+    basis = tiny_basis(pair.cloud)
+    study = Study(replace(pair, basis=basis), FEW, None)
+    _ran(study, EXAMPLES)
+    sent = {(row.mode, row.codec): row for row in study.rows() if row.codec}
+    assert set(sent) == {
+        ("kv_bf16", "raw_bf16"),
+        ("kv_int8", "int8_groups"),
+        ("kv_int4", "transform"),
+        ("kv_int4", "transform_graded"),
+        ("kv_select", "transform_graded"),
+    }
+    assert {row.n for row in sent.values()} == {4}
+    whole, graded = sent["kv_int4", "transform"], sent["kv_int4", "transform_graded"]
+    assert graded.payload_bytes < whole.payload_bytes
+    assert graded.edge_compute > whole.edge_compute  # it reads the question
+    assert sent["kv_select", "transform_graded"].payload_bytes < graded.payload_bytes
+
+
+def test_records_keep_what_codec_a_way_had(pair: Pair, tmp_path: Path) -> None:
+    path = RecordsFile(tmp_path / "records.jsonl", IDENTITY)
+    study = Study(replace(pair, basis=tiny_basis(pair.cloud)), FEW, None)
+    path.append(_ran(study, EXAMPLES[:2]))
+    assert path.read() == study.records
 
 
 def test_a_study_goes_on_from_its_records(pair: Pair, tmp_path: Path) -> None:
@@ -245,6 +278,8 @@ def test_kv_select_counts_indices_and_coded_positions(pair: Pair) -> None:
     study = Study(pair, FEW, None)
     _ran(study, EXAMPLES[:1])
     outcomes = study.records[question_key(EXAMPLES[0])].outcomes
-    selected = outcomes[Way(Mode.KV_SELECT, Execution.EVICT, 0.5, "cloud")]
-    whole = outcomes[Way(Mode.KV_INT8, Execution.EVICT, 1.0, "all")]
+    selected = outcomes[Way(Mode.KV_SELECT, Execution.EVICT, 0.5, "cloud", "int8_groups")]
+    whole = outcomes[Way(Mode.KV_INT8, Execution.EVICT, 1.0, "all", "int8_groups")]
+    cached = len(pair.cloud.prompt.context_tokens(EXAMPLES[0].context))
+    assert whole.payload_bytes == INT8_GROUPS.encoded_bytes(pair.cloud.geometry, cached)
     assert 0.4 * whole.payload_bytes < selected.payload_bytes < 0.7 * whole.payload_bytes
