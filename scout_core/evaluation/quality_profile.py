@@ -1,7 +1,8 @@
 """``scout calibrate``: head weights, quality table and cost lines of a pair, as a profile.
 
 Owns the split of the data (heads are fitted on one half of the articles, quality is measured on
-the other), the fit, and the assembly of the profile. The daemons read what this writes.
+the other), the fit, and the assembly of the profile; what is measured is ``quality_promises``. The
+daemons read what this writes.
 """
 
 from __future__ import annotations
@@ -10,33 +11,24 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from scout_core.control.cost import Stage
 from scout_core.engine.scoring import ScoutContext
 from scout_core.engine.scouts import scorer_between
 from scout_core.errors import EmptyInputError
 from scout_core.evaluation.dataset import Example, data_hash, hold_out
-from scout_core.evaluation.quality_case import CLOUD, SCOUT
 from scout_core.evaluation.quality_heads import SPLIT_SEED, fitted_heads
 from scout_core.evaluation.quality_models import Pair
-from scout_core.evaluation.quality_study import Plan, Study
-from scout_core.evaluation.quality_table import QualityRow
+from scout_core.evaluation.quality_promises import LEAST_PER_BAND, Run, promises
 from scout_core.evaluation.quality_ways import KV_SELECT_RETENTION
 from scout_core.models.profile import (
     CostRecord,
     HeadWeightsRecord,
     ModelRecord,
     Profile,
-    QualityRecord,
 )
-from scout_core.models.quality import UNBOUNDED_TOKENS
-from scout_core.modes import Execution, Mode
 from scout_core.selection import UNCALIBRATED, HeadWeights
 
-LONG_FROM_TOKENS = 512
-"""Contexts from here on get rows of their own, where there are enough of them."""
-LEAST_PER_BAND = 20
 COST_LENGTHS = (64, 192)
 
 
@@ -52,60 +44,6 @@ class Request:
     """Fitted elsewhere, e.g. by the training scripts; then every row is measured."""
     costs: bool = True
     """Time this host: of use where the daemons run on it."""
-
-
-def _note(report: Callable[[str], None], done: int, every: int) -> bool:
-    report(f"{done} of {every}")
-    return True
-
-
-def _keep_nothing(records: object) -> None:
-    """The study holds its records itself."""
-    del records
-
-
-def _bands(pair: Pair, examples: Sequence[Example]) -> list[tuple[int, int, list[Example]]]:
-    lengths = [len(pair.cloud.prompt.context_tokens(example.context)) for example in examples]
-    pairs = list(zip(lengths, examples, strict=True))
-    short = [example for length, example in pairs if length < LONG_FROM_TOKENS]
-    long = [example for length, example in pairs if length >= LONG_FROM_TOKENS]
-    if min(len(short), len(long)) < LEAST_PER_BAND:
-        return [(1, UNBOUNDED_TOKENS, list(examples))]
-    edge = LONG_FROM_TOKENS
-    return [(1, edge - 1, short), (edge, UNBOUNDED_TOKENS, long)]
-
-
-def _records(rows: Sequence[QualityRow], low: int, high: int) -> list[QualityRecord]:
-    """The profile's rows: KV modes, the scout's selections, and kv_select by the cloud's heads."""
-    records: list[QualityRecord] = []
-    for row in rows:
-        mode, execution = Mode(row.mode), Execution(row.execution)
-        keeps_all = row.retention == 1.0
-        if mode is Mode.SCOUT and row.selector not in (SCOUT,) and not keeps_all:
-            continue
-        if row.ratio is None or row.ratio_low is None or row.ratio_high is None:
-            raise EmptyInputError(
-                "The model answers none of these questions even from the whole context: there is "
-                "no quality to calibrate. Use other data or another model.",
-            )
-        records.append(
-            QualityRecord(
-                mode=mode,
-                execution=execution,
-                retention=row.retention,
-                context_tokens_low=low,
-                context_tokens_high=high,
-                quality=row.ratio,
-                n=row.n,
-                low=row.ratio_low,
-                high=row.ratio_high,
-            )
-        )
-    whole = next(record for record in records if record.mode is Mode.SCOUT)
-    # At retention 1.0 both executions and kv_select are the whole context itself.
-    records.append(whole.model_copy(update={"execution": Execution.SPARSE}))
-    records.append(whole.model_copy(update={"mode": Mode.KV_SELECT}))
-    return records
 
 
 def _line(stage: Stage, work: Callable[[int], object]) -> CostRecord:
@@ -168,29 +106,12 @@ def _with_heads(pair: Pair, heads: HeadWeights, scout_heads: HeadWeights | None)
     )
 
 
-def _qualities(
-    pair: Pair,
-    measured: Sequence[Example],
-    retentions: tuple[float, ...],
-    report: Callable[[str], None],
-) -> tuple[QualityRecord, ...]:
-    """The quality table, band by band of context lengths."""
-    records: list[QualityRecord] = []
-    for low, high, part in _bands(pair, measured):
-        report(f"measuring {len(part)} questions of {low} to {high} context tokens")
-        study = Study(pair, Plan(retentions, selectors=frozenset({SCOUT, CLOUD})), None)
-        study.run(part, partial(_note, report), _keep_nothing)
-        records += _records(study.rows(), low, high)
-    return tuple(records)
-
-
-def calibrate(
-    pair: Pair, examples: Sequence[Example], request: Request, report: Callable[[str], None]
-) -> Profile:
+def calibrate(pair: Pair, examples: Sequence[Example], request: Request, run: Run) -> Profile:
     """Fits, measures, and assembles the profile.
 
     Raises:
         EmptyInputError: too few answerable questions to fit and to measure.
+        RequestError: stopped before all was measured; or the records are of something else.
     """
     answerable = [example for example in examples if example.answerable]
     if len(answerable) < 2 * LEAST_PER_BAND:
@@ -202,22 +123,23 @@ def calibrate(
     fits = heads is None or not scout_is_trained
     fit_on, measured = _drawn(answerable, request.questions, fits=fits)
     if heads is None:
-        report(f"fitting the cloud's heads on {len(fit_on)} questions")
+        run.report(f"fitting the cloud's heads on {len(fit_on)} questions")
         heads = fitted_heads(pair.cloud, pair.model, fit_on)
     if not scout_is_trained:
-        report(f"fitting the scout's heads on {len(fit_on)} questions")
+        run.report(f"fitting the scout's heads on {len(fit_on)} questions")
         batched = pair.scouting and pair.scouting.model
         scout_heads = fitted_heads(pair.scout, batched, fit_on, words=True)
     retentions = tuple(sorted({*request.retentions, KV_SELECT_RETENTION}))
     fitted = _with_heads(pair, heads, scout_heads)
+    scout_record = scout_heads and HeadWeightsRecord.model_validate(scout_heads.to_dict())
     return Profile(
         schema_version=1,
         name=request.name,
         cloud=ModelRecord(name=pair.cloud.name, fingerprint=pair.cloud.fingerprint),
         scout=ModelRecord(name=pair.scout.name, fingerprint=pair.scout.fingerprint),
         cloud_head_weights=HeadWeightsRecord.model_validate(heads.to_dict()),
-        scout_head_weights=scout_heads and HeadWeightsRecord.model_validate(scout_heads.to_dict()),
-        quality=_qualities(fitted, measured, retentions, report),
+        scout_head_weights=scout_record,
+        quality=promises(fitted, scout_record, measured, retentions, run),
         costs=_costs(pair, answerable[0]) if request.costs else (),
         data_sha256=data_hash([*fit_on, *measured]),
         data_description=request.data_description,
