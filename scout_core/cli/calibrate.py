@@ -19,6 +19,7 @@ from scout_core.cli.eval_quality import (
     TRANSFORM_HELP,
     retention_list,
 )
+from scout_core.daemon.heap import keep_all_freed_memory
 from scout_core.engine import Engine
 from scout_core.errors import ProfileError, RequestError
 from scout_core.evaluation.dataset import load_examples
@@ -79,6 +80,7 @@ def _run(options: dict[str, Any], progress: Console) -> Run:
 @click.option("--json", "as_json", is_flag=True, help="The profile on stdout as well.")
 def command(**options: Any) -> None:
     """Fit head weights and measure quality and cost of a pair; write a profile."""
+    keep_all_freed_memory()
     progress = Console(stderr=True)
     run = _run(options, progress)
     examples = load_examples(options["data"])

@@ -20,6 +20,7 @@ from scout_core.cli.eval_quality_tables import (
     cost_table,
     selection_table,
 )
+from scout_core.daemon.heap import keep_all_freed_memory
 from scout_core.errors import RequestError, RetentionError
 from scout_core.evaluation.baselines_retrieval import load_embedder
 from scout_core.evaluation.dataset import Example, load_examples
@@ -163,6 +164,7 @@ class _Measured:
 
 def _study(options: dict[str, Any], progress: Console) -> _Measured:
     """Loads, measures what the records file lacks, and gathers."""
+    keep_all_freed_memory()
     limit_s: float | None = options["time_limit"]
     started_s = time.monotonic()
     examples = chosen(load_examples(options["data"]), options["count"], options["seed"])
