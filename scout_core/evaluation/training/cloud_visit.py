@@ -60,7 +60,9 @@ COVID_SHARE = 0.03
 REFUSED_SHARE = 0.03
 MISMATCHED_SHARE = 0.04
 SUPPORTING_SHARE = 0.03
-BATCHES: Final = Mixture(token_budget=10_000, pointer_weight=0.4, dropout=0.1, chat_rows=4)
+BATCHES: Final = Mixture(
+    token_budget=10_000, pointer_weight=0.4, dropout=0.1, chat_rows=4, chat_weight=1.0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,6 @@ class Variant:
     sparse_share: float = 0.3
     evict_share: float = 0.0
     """A variant with some needs a scout to choose what is not evicted."""
-    chat_weight: float = 1.0
 
 
 VARIANTS = {
@@ -85,14 +86,6 @@ VARIANTS = {
     for variant in (
         Variant("taught", seed=21),
         Variant("chosen", seed=31, synthetic_share=0.66, evict_share=0.3),
-        Variant(
-            "chosen-calm",
-            seed=32,
-            synthetic_share=0.66,
-            sparse_share=0.25,
-            evict_share=0.25,
-            chat_weight=2.0,
-        ),
         Variant("chosen-more", seed=33, synthetic_share=0.75, sparse_share=0.35, evict_share=0.3),
     )
 }
@@ -136,7 +129,6 @@ def trained(
     mixture = replace(
         BATCHES,
         selections=Selections(variant.sparse_share, variant.evict_share, scores),
-        chat_weight=variant.chat_weight,
     )
     feeder = feeder_of(visit, pools, material.longer, material.chat, mixture, variant.seed)
     if start is not None:

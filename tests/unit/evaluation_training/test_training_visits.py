@@ -44,7 +44,7 @@ def visit(tmp_path: Path) -> Visit:
     return Visit(base, shape, Prompter(tokenizer), tmp_path, tmp_path, pool, 0, {})
 
 
-@pytest.mark.parametrize("name", ["chosen", "chosen-calm", "chosen-more"])
+@pytest.mark.parametrize("name", ["chosen", "chosen-more"])
 def test_a_variant_of_a_scouts_selections_needs_the_scout(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
