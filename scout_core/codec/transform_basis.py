@@ -71,8 +71,8 @@ class TransformBasis:
     theta: float
     finest_step: float
     int4_level: int
-    """The coarsest level that diverges no more than ``int4_groups`` on the calibration texts: what
-    senders code 4-bit modes with."""
+    """The coarsest level that diverges by a share of what ``int4_groups`` do on the calibration
+    texts (``evaluation/codec_levels.py``): what senders code 4-bit modes with."""
     graded_level: int
     """The same where positions are graded by what is asked: coarser, or ``int4_level``."""
     integers: torch.Tensor

@@ -41,4 +41,4 @@ def keep_all_freed_memory() -> None:
     set_limit = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_limit is not None:
         set_limit(M_MMAP_MAX, 0)
-        set_limit(M_TRIM_THRESHOLD, 2**31 - 1)
+        set_limit(M_TRIM_THRESHOLD, -1)  # never

@@ -2,10 +2,10 @@
 
 Owns that list for the quality study, and how a codec's name becomes a way through it. Where both
 ends hold a transform for the cloud's model, ``kv_int4`` and ``kv_select`` go through it, at a
-position's own grade where the question has been read before the bytes go: always for ``kv_select``,
-whose selection needs it; for ``kv_int4`` where the edge holds the cache already. So ``kv_int4`` is
-sent in two ways, and its promise has to hold for both. (On links fast enough for the transform's
-arithmetic to cost more time than it saves, plain groups are sent, which lose less.)
+position's own grade where the question has been read before the bytes go: for ``kv_select``, whose
+selection needs that; for ``kv_int4`` where the edge holds the cache already. So ``kv_int4`` is
+sent in two ways, and its promise has to hold for both. (Where coding and not the link limits, an
+edge may send ``kv_select`` ungraded or, on faster links, plain groups: both lose less.)
 """
 
 from __future__ import annotations

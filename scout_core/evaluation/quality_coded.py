@@ -45,7 +45,10 @@ class CodedAnswer:
 def coded_answers(
     part: Slice, jobs: Sequence[CodedJob], contender: Contender, budget: Budget
 ) -> list[CodedAnswer]:
-    """The answer of every job, in the jobs' order. The template's head is not coded."""
+    """The answer of every job, in the jobs' order.
+
+    The template's head stays exact: edges send it coded, but a calibrated transform knows its rows.
+    """
     found: dict[int, CodedAnswer] = {}
     start = len(part.head)
     tails = [part.cases[job.question].tail for job in jobs]

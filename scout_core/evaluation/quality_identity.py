@@ -14,6 +14,7 @@ from scout_core.evaluation.quality_codecs import coding_identity
 from scout_core.evaluation.quality_models import Pair
 from scout_core.evaluation.quality_records import Identity
 from scout_core.models.profile import HeadWeightsRecord
+from scout_core.selection.selectors import WIDEST_RUN
 
 
 def identity_of(pair: Pair, scout_heads: HeadWeightsRecord | None, seed: int) -> Identity:
@@ -28,6 +29,7 @@ def identity_of(pair: Pair, scout_heads: HeadWeightsRecord | None, seed: int) ->
         "scout": pair.scout.fingerprint,
         "compute type": pair.cloud.compute_dtype,
         "coding of KV": coding_identity(pair.basis),
+        "widest run": WIDEST_RUN,
         "profile's heads": _digest(None if pair.heads is None else pair.heads.to_dict()),
         "profile's scout heads": _digest(scout_heads and scout_heads.model_dump(mode="json")),
         "seed": seed,

@@ -128,7 +128,7 @@ def _records(rows: Sequence[QualityRow], low: int, high: int) -> list[QualityRec
     for row in rows:
         mode, execution = Mode(row.mode), Execution(row.execution)
         keeps_all = row.retention == 1.0
-        if mode is Mode.SCOUT and row.selector not in (SCOUT,) and not keeps_all:
+        if mode is Mode.SCOUT and row.selector != SCOUT and not keeps_all:
             continue
         if row.ratio is None or row.ratio_low is None or row.ratio_high is None:
             raise EmptyInputError(

@@ -5,8 +5,8 @@
 TEACHER is the folder that ``teacher_training`` wrote. Part I of N (several run side by side on one
 GPU) writes ``OUT/taught-I.jsonl.gz`` and ``OUT/taught-I.json`` (counts) after every round: first
 about passages of training articles, then about the teacher's own, until the time is up. No question
-is about a held-out article. A passage is read once for all that is asked about it. A part takes
-some 0.2 MB of the GPU's memory for each of ``--tokens``; one part alone keeps an H200 busy.
+is about a held-out article. A passage is read once for all that is asked about it in a batch. A
+part takes some 0.2 MB of the GPU's memory for each of ``--tokens``; one alone keeps an H200 busy.
 """
 
 from __future__ import annotations
@@ -195,19 +195,18 @@ def main() -> None:
         p for p in writing_passages(options.data, short, long, options.seed) if p[0] != "prose"
     ]
     counts = {"passages": 0, "written": 0, "kept": 0}
-    kept: list[Example] = []
+    kept: dict[tuple[str, str], Example] = {}
     for passages in rounds(author, given[part - 1 :: parts], generator):
         written, agreed = questions_about(author, passages, generator, part)
-        kept += agreed
+        for example in agreed:
+            kept.setdefault((example.context, normalised(example.question)), example)
         counts["passages"] += len(passages)
         counts["written"] += written
         counts["kept"] = len(kept)
-        save_examples(options.out / f"taught-{part}.jsonl.gz", kept)
+        save_examples(options.out / f"taught-{part}.jsonl.gz", list(kept.values()))
         (options.out / f"taught-{part}.json").write_text(json.dumps(counts), encoding="utf-8")
         spent = time.perf_counter() - started
-        sys.stderr.write(
-            f"{spent:.0f} s: {counts}; {[(e.question, e.answers) for e in kept[-2:]]}\n"
-        )
+        sys.stderr.write(f"{spent:.0f} s: {counts}; {[e.question for e in agreed[-2:]]}\n")
         if spent > options.seconds:
             break
 

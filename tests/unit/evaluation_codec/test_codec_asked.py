@@ -21,7 +21,11 @@ from scout_core.evaluation.codec_asked import (
     transform_way,
 )
 from scout_core.evaluation.codec_coded import Coded
-from scout_core.evaluation.codec_levels import GRADED_CANDIDATES, SHARE, with_graded_level
+from scout_core.evaluation.codec_levels import (
+    GRADED_CANDIDATES,
+    INT4_SHARE,
+    with_graded_level,
+)
 from scout_core.evaluation.codec_probe import CacheProbe
 from scout_core.evaluation.dataset import Example
 from tests.support.testbed import CONTEXT
@@ -122,7 +126,9 @@ def test_the_graded_level_is_the_coarsest_that_costs_answers_a_share_of_int4(
     levels = range(6, 6 + GRADED_CANDIDATES)
     ways = [int4_way(), *(transform_way(basis, level, graded=True) for level in levels)]
     int4, *rows = asked_rows(tiny.probe, tiny.engine, contexts, ways, say_nothing)
-    good = [level for level, row in zip(levels, rows, strict=True) if row.kl <= SHARE * int4.kl]
+    good = [
+        level for level, row in zip(levels, rows, strict=True) if row.kl <= INT4_SHARE * int4.kl
+    ]
     assert 0 < len(good) < len(levels)
     assert advised.graded_level == max(good)
     assert advised.digest == basis.digest

@@ -12,7 +12,7 @@ from scout_core.engine.loading import load_model
 from scout_core.engine.options import EngineOptions
 from scout_core.evaluation.codec_calibration import Calibration, collect, fitted, new_calibration
 from scout_core.evaluation.codec_contenders import named_codec, transformed
-from scout_core.evaluation.codec_levels import CANDIDATES, SHARE, with_int4_level
+from scout_core.evaluation.codec_levels import CANDIDATES, INT4_SHARE, with_int4_level
 from scout_core.evaluation.codec_probe import CacheProbe, ProbeText
 from scout_core.evaluation.codec_study import quality_rows
 from tests.support.tiny_models import save_tiny_model
@@ -68,5 +68,7 @@ def test_the_level_is_the_coarsest_that_diverges_by_a_share_of_int4(probe: Cache
     )
     compared = [named_codec("int4_groups"), *(transformed(basis, each) for each in CANDIDATES)]
     int4, *rows = quality_rows(probe, "", asked, compared, lambda _message: None)
-    good = [level for level, row in zip(CANDIDATES, rows, strict=True) if row.kl <= SHARE * int4.kl]
+    good = [
+        level for level, row in zip(CANDIDATES, rows, strict=True) if row.kl <= INT4_SHARE * int4.kl
+    ]
     assert basis.int4_level == max(good, default=CANDIDATES[0])
