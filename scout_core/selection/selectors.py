@@ -14,7 +14,7 @@ from scout_core.selection.scores import pooled
 
 Selection = npt.NDArray[np.int64]
 """Ascending context token indices in [0, n)."""
-WIDEST_RUN = 15
+WIDEST_RUN = 5
 
 
 def kept_count(tokens: int, retention: float) -> int:
@@ -48,7 +48,7 @@ def select_top(scores: torch.Tensor, retention: float) -> Selection:
 def run_width(kept: int) -> int:
     """Over how many neighbours scores are averaged before ``kept`` positions are chosen: odd.
 
-    A third of what is kept, at most 15: selections then come in runs, which a sparse prefill needs
+    A third of what is kept, at most 5: selections then come in runs, which a sparse prefill needs
     more than an eviction does. Chosen on the bundled pair's tuning articles (MODEL_CARD.md).
     """
     third = min(kept // 3, WIDEST_RUN)
