@@ -9,7 +9,7 @@ import structlog
 
 from edge_agent.host import EdgeHost, ScoutModel
 from edge_agent.settings import EdgeSettings
-from scout_core.codec.bases import configured_basis
+from scout_core.codec.bases import coding_identity, configured_basis
 from scout_core.codec.transform_basis import TransformBasis
 from scout_core.control.cost import CostModel
 from scout_core.daemon.contexts import ContextStore
@@ -64,6 +64,9 @@ def load_host(
         _tokenizer(settings),
     )
     profile = _profile(settings, models)
+    transform = _transform(settings, models.replica)
+    if profile is not None and models.replica is not None:
+        _note_other_coding(profile, transform)
     budget = settings.context_store_bytes
     host = EdgeHost(
         settings=settings,
@@ -77,7 +80,7 @@ def load_host(
         scout_contexts=ContextStore(budget // SCOUT_STORE_SHARE, settings.context_ttl_s),
         tokenizer=models.tokenizer,
         profile_cloud=profile.cloud.fingerprint if profile else "",
-        transform=_transform(settings, models.replica),
+        transform=transform,
         costs=CostModel(profile.stage_costs() if profile else ()),
     )
     return host, models.descriptions
@@ -125,6 +128,13 @@ def _profile(settings: EdgeSettings, models: LoadedModels) -> Profile | None:
 def _require_for(profile: Profile, models: LoadedModels) -> None:
     cloud = models.replica.fingerprint if models.replica else profile.cloud.fingerprint
     profile.require_for(cloud, models.scout.fingerprint if models.scout else None)
+
+
+def _note_other_coding(profile: Profile, transform: TransformBasis | None) -> None:
+    """Logs where the profile's qualities of KV modes are of KV coded otherwise than it is sent."""
+    sent = coding_identity(transform)
+    if profile.kv_coding not in (None, sent):
+        log.warning("profile_of_other_coding", measured=profile.kv_coding, sent=sent)
 
 
 def _bundled_profile(settings: EdgeSettings) -> Path | None:

@@ -20,11 +20,11 @@ from scout_core.cli.eval_quality_tables import (
     cost_table,
     selection_table,
 )
+from scout_core.codec.bases import coding_identity
 from scout_core.daemon.heap import keep_all_freed_memory
 from scout_core.errors import RequestError, RetentionError
 from scout_core.evaluation.baselines_retrieval import load_embedder
 from scout_core.evaluation.dataset import Example, load_examples
-from scout_core.evaluation.quality_codecs import coding_identity
 from scout_core.evaluation.quality_cosine import CosineRow, kv_cosines
 from scout_core.evaluation.quality_heads import with_fitted_heads
 from scout_core.evaluation.quality_identity import identity_of

@@ -19,6 +19,7 @@ from scout_core.modes import ModelFingerprint
 
 PATTERN: Final = "transform-*.safetensors"
 NO_BASIS: Final = "none"
+PLAIN_GROUPS: Final = "plain groups"
 
 
 def configured_basis(reference: str, fingerprint: ModelFingerprint) -> TransformBasis | None:
@@ -43,6 +44,13 @@ def configured_basis(reference: str, fingerprint: ModelFingerprint) -> Transform
             got=fingerprint,
         )
     return basis
+
+
+def coding_identity(basis: TransformBasis | None) -> str:
+    """What two measurements of coded KV must have in common: basis and levels, or plain groups."""
+    if basis is None:
+        return PLAIN_GROUPS
+    return f"{basis.digest} at {basis.int4_level} and {basis.graded_level}"
 
 
 def basis_of(fingerprint: ModelFingerprint) -> TransformBasis | None:

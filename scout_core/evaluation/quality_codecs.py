@@ -23,7 +23,6 @@ from scout_core.modes import Mode
 NO_CODEC: Final = ""
 """Of ways that send no KV."""
 TRANSFORM: Final = "transform"
-PLAIN_GROUPS: Final = "plain groups"
 
 
 def sent_codecs(mode: Mode, basis: TransformBasis | None) -> tuple[str, ...]:
@@ -56,10 +55,3 @@ def contender_of(codec: str, basis: TransformBasis | None) -> Contender:
     if codec == GRADED:
         return graded(basis, basis.graded_level)
     return transformed(basis, basis.int4_level)
-
-
-def coding_identity(basis: TransformBasis | None) -> str:
-    """What two measurements of coded KV must have in common: basis and levels, or plain groups."""
-    if basis is None:
-        return PLAIN_GROUPS
-    return f"{basis.digest} at {basis.int4_level} and {basis.graded_level}"

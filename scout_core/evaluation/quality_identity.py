@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from scout_core.evaluation.quality_codecs import coding_identity
+from scout_core.codec.bases import coding_identity
 from scout_core.evaluation.quality_models import Pair
 from scout_core.evaluation.quality_records import Identity
 from scout_core.models.profile import HeadWeightsRecord

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from scout_core.codec.bases import coding_identity
 from scout_core.control.cost import Stage
 from scout_core.engine.scoring import ScoutContext
 from scout_core.engine.scouts import scorer_between
@@ -141,6 +142,7 @@ def calibrate(pair: Pair, examples: Sequence[Example], request: Request, run: Ru
         scout_head_weights=scout_record,
         quality=promises(fitted, scout_record, measured, retentions, run),
         costs=_costs(pair, answerable[0]) if request.costs else (),
+        kv_coding=coding_identity(fitted.basis),
         data_sha256=data_hash([*fit_on, *measured]),
         data_description=request.data_description,
     )

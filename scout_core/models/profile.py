@@ -94,6 +94,10 @@ class Profile(_Record):
     costs: tuple[CostRecord, ...] = ()
     data_sha256: Digest
     data_description: str
+    kv_coding: str | None = Field(
+        default=None,
+        description="transform basis and levels of KV modes' rows, or plain groups; once unsaid",
+    )
 
     def quality_table(self) -> QualityTable:
         """The rows as a table.

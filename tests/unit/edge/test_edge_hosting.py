@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from edge_agent import hosting
 from edge_agent.hosting import load_host
 from edge_agent.settings import EdgeSettings
 from scout_core.daemon.settings import load_settings
 from scout_core.daemon.worker import TorchWorker
+from scout_core.engine import Engine
 from scout_core.engine.aligned_scout import ALIGNED
+from scout_core.engine.options import EngineOptions
 from scout_core.errors import ProfileError, SettingsError
 from scout_core.models.profile import ModelRecord, Profile, QualityRecord, write_profile
 from scout_core.models.quality import UNCALIBRATED
@@ -31,13 +34,12 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny_model(folder, "gemma3", tokenizer=foreign_tokenizer()))
 
 
-@pytest.fixture
-def other_profile(tmp_path: Path) -> Path:
-    """A profile of models that nobody here has."""
+def profile_of(model: ModelRecord, kv_coding: str | None = None) -> Profile:
+    """A profile of a pair that is twice the same model."""
     rows = tuple(
         QualityRecord(
             mode=mode,
-            execution=Execution.EVICT,
+            execution=execution,
             retention=1.0,
             context_tokens_low=1,
             context_tokens_high=512,
@@ -47,21 +49,25 @@ def other_profile(tmp_path: Path) -> Path:
             high=1.1,
         )
         for mode in Mode
+        for execution in Execution
     )
+    return Profile(
+        schema_version=1,
+        name="other",
+        cloud=model,
+        scout=model,
+        quality=rows,
+        data_sha256="0" * 64,
+        data_description="none",
+        kv_coding=kv_coding,
+    )
+
+
+@pytest.fixture
+def other_profile(tmp_path: Path) -> Path:
+    """A profile of models that nobody here has."""
     path = tmp_path / "profile.json"
-    record = ModelRecord(name="other", fingerprint="0" * 64)
-    write_profile(
-        Profile(
-            schema_version=1,
-            name="other",
-            cloud=record,
-            scout=record,
-            quality=rows,
-            data_sha256="0" * 64,
-            data_description="none",
-        ),
-        path,
-    )
+    write_profile(profile_of(ModelRecord(name="other", fingerprint="0" * 64)), path)
     return path
 
 
@@ -108,3 +114,19 @@ def test_the_bundled_profile_of_another_pair_is_left_out(
     host, _ = load_host(settings_of(cloud_model=cloud, scout_model=cloud), TorchWorker())
     assert host.profile_name == UNCALIBRATED.name
     assert host.quality is UNCALIBRATED
+
+
+@pytest.mark.parametrize(("coding", "said"), [(None, 0), ("plain groups", 0), ("another", 1)])
+def test_a_profile_of_kv_coded_otherwise_is_used_and_the_log_says_so(
+    cloud: str, tmp_path: Path, coding: str | None, said: int
+) -> None:
+    engine = Engine.load(EngineOptions(cloud, threads=1, compute_dtype="float32"))
+    path = tmp_path / "profile.json"
+    write_profile(profile_of(ModelRecord(name=cloud, fingerprint=engine.fingerprint), coding), path)
+    with structlog.testing.capture_logs() as logs:
+        host, _ = load_host(
+            settings_of(cloud_model=cloud, scout_model=cloud, profile=str(path)), TorchWorker()
+        )
+    assert host.profile_name == "other"
+    told = [line for line in logs if line["event"] == "profile_of_other_coding"]
+    assert len(told) == said

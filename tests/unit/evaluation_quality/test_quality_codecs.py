@@ -8,11 +8,11 @@ from itertools import pairwise
 import pytest
 
 from edge_agent.payload import GRADED_TRANSFORM
+from scout_core.codec.bases import coding_identity
 from scout_core.codec.registry import codec_for_mode
 from scout_core.codec.transform import TransformCodec
 from scout_core.errors import CodecError, ModeUnavailableError
 from scout_core.evaluation.quality_codecs import (
-    coding_identity,
     contender_of,
     sent_codecs,
 )

@@ -72,6 +72,7 @@ def test_a_profile_has_every_mode_and_both_models_heads(
     assert profile.cloud_head_weights is not None
     assert profile.scout_head_weights is not None
     assert len(profile.costs) == 2
+    assert profile.kv_coding == "plain groups"
     codecs = {row.mode: row.codec for row in profile.quality}
     assert codecs == {
         Mode.SCOUT: None,
