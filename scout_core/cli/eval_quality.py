@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from scout_core.codec.bases import coding_identity
 from scout_core.daemon.heap import keep_all_freed_memory
 from scout_core.errors import RequestError, RetentionError
 from scout_core.evaluation.baselines_retrieval import load_embedder
-from scout_core.evaluation.dataset import Example, load_examples
+from scout_core.evaluation.dataset import Example, load_examples, part_of
 from scout_core.evaluation.quality_cosine import CosineRow, kv_cosines
 from scout_core.evaluation.quality_heads import with_fitted_heads
 from scout_core.evaluation.quality_identity import identity_of
@@ -87,20 +86,6 @@ def chosen(examples: tuple[Example, ...], count: int, seed: int) -> list[Example
         raise RequestError("No row has an answer: quality is measured on answerable questions.")
     generator = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
     return generator.sample(answerable, min(count, len(answerable)))
-
-
-def part_of(examples: Sequence[Example], part: str | None) -> list[Example]:
-    """Every N-th example from the I-th on, for ``part`` ``I/N``; all of them for None.
-
-    Raises:
-        RequestError: not of that form.
-    """
-    if part is None:
-        return list(examples)
-    match = re.fullmatch(r"(\d+)/(\d+)", part)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise RequestError(f"--part is I/N with 1 <= I <= N, such as 2/4; got '{part}'.")
-    return list(examples[int(match[1]) - 1 :: int(match[2])])
 
 
 def pools_of(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

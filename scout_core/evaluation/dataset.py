@@ -10,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from scout_core.errors import RequestError
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,20 @@ def load_examples(path: Path) -> tuple[Example, ...]:
     if not rows:
         raise RequestError(f"'{path}' has no rows: one JSON object a line is expected.")
     return rows
+
+
+def part_of(items: Sequence[ItemT], part: str | None) -> list[ItemT]:
+    """Every N-th item from the I-th on, for ``part`` ``I/N``; all of them for None.
+
+    Raises:
+        RequestError: not of that form.
+    """
+    if part is None:
+        return list(items)
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise RequestError(f"--part is I/N with 1 <= I <= N, such as 2/4; got '{part}'.")
+    return list(items[int(match[1]) - 1 :: int(match[2])])
 
 
 def data_hash(examples: Iterable[Example]) -> str:

@@ -5,7 +5,8 @@
 Averaging adapters that began alike averages their updates (Wortsman et al. 2022, "model soups");
 the sum of low-rank updates is brought back to the rank of one. The choice is made by F1 on the
 tuning articles alone; given a FOLDER of ``scout.safetensors`` and ``readout.safetensors``, by the
-mean of that over whole passages and the scout's selections. The chosen one is measured on held-out
+mean over seven ways: the whole passage, and that scout's selections at each retention, evicted and
+sparse. The chosen one is measured on held-out
 articles, on long contexts, on mismatched passages and on chat. OUT receives ``cloud.safetensors``
 and ``cloud-choice.json``.
 """

@@ -172,7 +172,7 @@ def run(visit: Visit, variant: Variant, options: argparse.Namespace) -> None:
     ]
     generator = random.Random(variant.seed)  # noqa: S311 - a reproducible draw
     feeder = ItemFeeder(pools, material.longer, generator)
-    if options.start is not None and variant.attends:
+    if options.start is not None:
         start = opened(options.start, device, DROPOUT)
     else:
         start = built(visit, cloud, variant)
@@ -202,6 +202,8 @@ def main() -> None:
     variant: Variant = VARIANTS[options.variant]
     if options.seconds is not None:
         variant = replace(variant, seconds=options.seconds)
+    if options.start is not None and not variant.attends:
+        parser.error(f"{variant.name} reads words alone and begins afresh: leave --start out")
     visit = open_visit(options.base, options.data, options.out)
     try:
         run(visit, variant, options)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from scout_core.evaluation.dataset import Example
+from scout_core.evaluation.dataset import Example, part_of
 from scout_core.evaluation.metrics import answer_f1, normalised
 from scout_core.evaluation.quality_answers import (
     Model,
@@ -103,12 +103,12 @@ def questions_about(
     written, kept = 0, list[Example]()
     pick = drawing(QUESTION_DRAW, author.generator)
     for index in by_length(sizes, author.tokens):
-        part_of = [read[i] for i in index]
-        prefixes = [prefix for _, _, prefix in part_of]
+        batch = [read[i] for i in index]
+        prefixes = [prefix for _, _, prefix in batch]
         cache = prefill_in_passes(author.model, prefixes, PASS_TOKENS[author.model.device.type])
         wanted = [
             (row, generator.choice(sorted(STYLES)))
-            for row, (kind, _, _) in enumerate(part_of)
+            for row, (kind, _, _) in enumerate(batch)
             for _ in range(COPIES[kind])
         ]
         tails = [question_tail(author.prompter, style) for _, style in wanted]
@@ -118,7 +118,7 @@ def questions_about(
         found: dict[tuple[int, str], Example] = {}
         for (row, style), text in zip(wanted, texts, strict=True):
             name = f"{part}-{generator.getrandbits(32):08x}"
-            example = parsed_question(style, part_of[row][1], text, name)
+            example = parsed_question(style, batch[row][1], text, name)
             if example is not None:
                 found.setdefault((row, normalised(example.question)), example)
         written += len(found)
@@ -180,8 +180,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=200.0)
     parser.add_argument("--tokens", type=int, default=300_000, help="in a batch; memory follows")
     options = parser.parse_args()
-    part, parts = (int(number) for number in options.part.split("/"))
     started = time.perf_counter()
+    short, long = short_splits(options.data), long_splits(options.data)
+    listed = writing_passages(options.data, short, long, options.seed)
+    given = part_of([pair for pair in listed if pair[0] != "prose"], options.part)
+    part = int(options.part.partition("/")[0])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length
     generator = random.Random(f"{options.seed}/{part}")  # noqa: S311 - reproducible, no secret
@@ -190,13 +193,9 @@ def main() -> None:
     drawn = torch.Generator(device).manual_seed(generator.getrandbits(32))
     author = Author(model, prompter, drawn, options.tokens)
     options.out.mkdir(parents=True, exist_ok=True)
-    short, long = short_splits(options.data), long_splits(options.data)
-    given = [
-        p for p in writing_passages(options.data, short, long, options.seed) if p[0] != "prose"
-    ]
     counts = {"passages": 0, "written": 0, "kept": 0}
     kept: dict[tuple[str, str], Example] = {}
-    for passages in rounds(author, given[part - 1 :: parts], generator):
+    for passages in rounds(author, given, generator):
         written, agreed = questions_about(author, passages, generator, part)
         for example in agreed:
             kept.setdefault((example.context, normalised(example.question)), example)

@@ -108,17 +108,22 @@ def test_without_a_transform_in_common_nothing_changes(coding: CodingSources) ->
     assert chosen.payload_bytes == coding.sizes.kv_bytes(Mode.KV_INT4, POSITIONS)
 
 
-def test_offers_have_the_bytes_and_times_of_the_codec_that_is_chosen(
-    sources: OfferSources,
-) -> None:
+def measured_sources(sources: OfferSources, link_bytes_per_s: float) -> OfferSources:
+    """With measured codec speeds, a transform and a link."""
     costs = measured_costs()
-    slow = replace(
+    return replace(
         sources,
         edge_costs=costs,
         cloud_costs=costs,
         transform=TenthOfBf16(),
-        link_bytes_per_s=1e6,
+        link_bytes_per_s=link_bytes_per_s,
     )
+
+
+def test_offers_have_the_bytes_and_times_of_the_codec_that_is_chosen(
+    sources: OfferSources,
+) -> None:
+    slow = measured_sources(sources, link_bytes_per_s=1e6)
     fast = replace(slow, link_bytes_per_s=1e10)
     for on_slow, on_fast in zip(
         feasible_offers(FACTS, slow), feasible_offers(FACTS, fast), strict=True
@@ -139,16 +144,9 @@ def test_offers_have_the_bytes_and_times_of_the_codec_that_is_chosen(
 def test_a_held_cache_is_graded_for_the_seconds_that_the_question_takes(
     sources: OfferSources,
 ) -> None:
-    costs = measured_costs()
-    slow = replace(
-        sources,
-        edge_costs=costs,
-        cloud_costs=costs,
-        transform=TenthOfBf16(),
-        link_bytes_per_s=1e5,
-    )
+    slow = measured_sources(sources, link_bytes_per_s=1e5)
     held = replace(FACTS, edge_holds_kv=True, forced_mode=Mode.KV_INT4)
     (offer,) = feasible_offers(held, slow)
     assert offer.coding is KvCoding.GRADED
     assert offer.payload_bytes == 1_536 * held.prefix_tokens
-    assert offer.edge_s == costs.predict(Stage.EDGE_PREFILL, held.tail_tokens)
+    assert offer.edge_s == measured_costs().predict(Stage.EDGE_PREFILL, held.tail_tokens)

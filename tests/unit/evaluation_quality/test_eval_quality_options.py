@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from scout_core.cli.eval_quality import chosen, command, part_of, pools_of
+from scout_core.cli.eval_quality import chosen, command, pools_of
 from scout_core.errors import RequestError
-from scout_core.evaluation.dataset import Example
+from scout_core.evaluation.dataset import Example, part_of
 from tests.support.tiny_models import save_tiny_model
 
 PASSAGE = "The lighthouse was built of granite by Anna Holm in 1820. The lamp was converted later."
