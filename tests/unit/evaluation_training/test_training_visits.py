@@ -55,6 +55,17 @@ def test_a_variant_of_a_scouts_selections_needs_the_scout(
     assert "--chooser FOLDER" in capsys.readouterr().err
 
 
+def test_a_scout_of_words_alone_does_not_go_on_from_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["scout_visit", "base", "data", "out", "lexical"]
+    files = ["--cloud", "c", "--synthetic", "s", "--start", "folder"]
+    monkeypatch.setattr(sys, "argv", [*arguments, *files])
+    with pytest.raises(SystemExit):
+        scout_visit.main()
+    assert "leave --start out" in capsys.readouterr().err
+
+
 def test_shares_leave_room_for_human_questions() -> None:
     for variant in cloud_visit.VARIANTS.values():
         assert variant.synthetic_share < 0.8
